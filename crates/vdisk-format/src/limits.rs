@@ -1,0 +1,28 @@
+//! Every cap that keeps hostile images from costing more than they are worth, and where it comes from.
+
+/// Most header extensions that a walk yields.
+///
+/// The area lies in the first cluster (specification, "Header extensions"); QEMU's largest cluster is 2 MiB
+/// (`MAX_CLUSTER_BITS` 21) and the smallest extension 8 bytes, so that no image QEMU opens comes near.
+pub const MAX_EXTENSIONS: u64 = (2 << 20) / 8;
+
+/// Most bitmaps that a directory walk yields: QEMU's `QCOW2_MAX_BITMAPS`.
+pub const MAX_BITMAPS: u32 = 65_535;
+
+/// Most bitmap table entries that one dump reads, over all bitmaps together.
+///
+/// A 64 TiB disk tracked at 512 bytes in 64 KiB clusters needs 262,144.
+pub const MAX_BITMAP_TABLE_ENTRIES: u64 = 4 << 20;
+
+/// Longest backing file name: the specification's 1023 bytes.
+pub const MAX_BACKING_FILE_NAME: u32 = 1023;
+
+/// QEMU's smallest and largest `cluster_bits`.
+pub const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
+
+/// Most L1 entries, or refcount table entries, that a fingerprint follows: QEMU's 32 MiB L1 (`QCOW_MAX_L1_SIZE`)
+/// holds 4 Mi; a fingerprint is satisfied with a quarter of it.
+pub const MAX_FINGERPRINT_ENTRIES: u64 = 1 << 20;
+
+/// Largest plan or undo record that is read back, in bytes of its text.
+pub const MAX_PLAN_TEXT: u64 = 1 << 30;

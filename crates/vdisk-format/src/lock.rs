@@ -1,0 +1,193 @@
+//! The locks that keep two programs from writing to one image.
+//!
+//! QEMU locks single bytes far inside the file, which stand for permissions: byte `100 + n` is held by who uses
+//! permission *n*, byte `200 + n` by who does not share it (1 write, 3 resize, 0 consistent read). The locks are open
+//! file description locks, all of them read locks, and whoever wants in takes its own and then asks whether anybody
+//! else holds a twin. cloud-hypervisor locks the whole range in the same way, crosvm uses flock(2), libvirt byte 0.
+//!
+//! Locks are Linux's; on other systems none are taken.
+
+use std::fs::File;
+use std::path::Path;
+
+use crate::error::Result;
+
+/// What the holder of a [`Lock`] does with the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reads: others may read, too.
+    Read,
+    /// Writes: nobody else may have the image open, not even as the base of a running overlay.
+    Write,
+}
+
+/// The locks of one open file. They are given back when this and the file are dropped.
+#[derive(Debug)]
+pub struct Lock {
+    #[cfg(target_os = "linux")]
+    _flock: Option<nix::fcntl::Flock<File>>,
+}
+
+impl Lock {
+    /// Takes the locks for `access`.
+    ///
+    /// # Errors
+    /// [`InUse`](crate::Error::InUse) where somebody else has the image open, [`Unsupported`](crate::Error::Unsupported)
+    /// where the file system has no locks.
+    pub fn acquire(file: &File, access: Access, path: &Path) -> Result<Self> {
+        #[cfg(target_os = "linux")]
+        return linux::acquire(file, access, path);
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (file, access, path);
+            Ok(Self {})
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::fs::File;
+    use std::path::Path;
+
+    use nix::errno::Errno;
+    use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+    use nix::libc;
+
+    use super::{Access, Lock};
+    use crate::error::{Error, Result};
+
+    /// Permission bytes, and the bytes of what is not shared, that a program of each kind holds.
+    const HELD: [(Access, &[i64]); 2] =
+        [(Access::Read, &[100, 201, 203]), (Access::Write, &[100, 101, 103, 201, 203])];
+    /// The bytes that nobody else may hold meanwhile: the twins of those above, and libvirt's byte 0.
+    const FOREIGN: [(Access, &[i64]); 2] =
+        [(Access::Read, &[101, 103, 200, 0]), (Access::Write, &[101, 103, 200, 201, 203, 0])];
+
+    fn bytes_of(table: [(Access, &'static [i64]); 2], access: Access) -> &'static [i64] {
+        table.into_iter().find_map(|(of, bytes)| (of == access).then_some(bytes)).unwrap_or_default()
+    }
+
+    pub(super) fn acquire(file: &File, access: Access, path: &Path) -> Result<Lock> {
+        for &byte in bytes_of(HELD, access) {
+            let lock = range(libc::F_RDLCK, byte);
+            match fcntl(file, FcntlArg::F_OFD_SETLK(&lock)) {
+                Ok(_) => {}
+                Err(Errno::EAGAIN | Errno::EACCES) => {
+                    return Err(in_use(path, access, format!("byte {byte} is locked exclusively")));
+                }
+                Err(errno) => return Err(no_locks(path, errno)),
+            }
+        }
+        for &byte in bytes_of(FOREIGN, access) {
+            let mut lock = range(libc::F_WRLCK, byte);
+            fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)).map_err(|errno| no_locks(path, errno))?;
+            if i32::from(lock.l_type) != libc::F_UNLCK
+                && !(access == Access::Read && is_whole_read_lock(&lock))
+            {
+                return Err(in_use(path, access, holder(byte)));
+            }
+        }
+        Ok(Lock { _flock: flock(file, access, path)? })
+    }
+
+    /// A reader that locks the whole file, as cloud-hypervisor does for a read-only disk.
+    fn is_whole_read_lock(lock: &libc::flock) -> bool {
+        i32::from(lock.l_type) == libc::F_RDLCK && lock.l_start == 0 && (lock.l_len == 0 || lock.l_len > 203)
+    }
+
+    fn flock(file: &File, access: Access, path: &Path) -> Result<Option<Flock<File>>> {
+        let clone = file.try_clone().map_err(Error::io(format!("cannot lock {}", path.display())))?;
+        let how = match access {
+            Access::Read => FlockArg::LockSharedNonblock,
+            Access::Write => FlockArg::LockExclusiveNonblock,
+        };
+        match Flock::lock(clone, how) {
+            Ok(flock) => Ok(Some(flock)),
+            Err((_, Errno::EWOULDBLOCK)) => {
+                Err(in_use(path, access, "another program holds a flock on it".to_owned()))
+            }
+            // The byte locks above worked: a file system without flock(2) has no holders of it either.
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn range(kind: i32, byte: i64) -> libc::flock {
+        libc::flock {
+            l_type: i16::try_from(kind).unwrap_or_default(),
+            l_whence: i16::try_from(libc::SEEK_SET).unwrap_or_default(),
+            l_start: byte,
+            l_len: 1,
+            l_pid: 0,
+        }
+    }
+
+    fn holder(byte: i64) -> String {
+        let meaning = match byte {
+            101 => "has it open for writing",
+            103 => "has it open and may resize it",
+            200 => "has it open and lets nobody read it",
+            201 | 203 => "reads it, perhaps as the backing file of a running overlay, and lets nobody write",
+            _ => "holds a lock on it",
+        };
+        format!("another program {meaning} (lock byte {byte})")
+    }
+
+    fn in_use(path: &Path, access: Access, what: String) -> Error {
+        let hint = match access {
+            Access::Read => "to read it all the same, use --force-share (-U)",
+            Access::Write => "stop that program first",
+        };
+        Error::InUse { path: path.to_owned(), what: format!("the image is in use: {what}"), hint }
+    }
+
+    fn no_locks(path: &Path, errno: Errno) -> Error {
+        Error::Unsupported {
+            what: format!("locks on {}", path.display()),
+            why: format!("{errno}; to go on without them, use --no-lock"),
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        fn open(path: &Path) -> File {
+            File::options().read(true).write(true).open(path).unwrap()
+        }
+
+        #[test]
+        fn readers_share_and_writers_do_not() {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let path = file.path();
+            let (a, b) = (open(path), open(path));
+            let reader = acquire(&a, Access::Read, path).unwrap();
+            let second = acquire(&b, Access::Read, path).unwrap();
+            drop((second, b));
+            let b = open(path);
+            let error = acquire(&b, Access::Write, path).unwrap_err();
+            assert!(matches!(error, Error::InUse { .. }), "{error}");
+            drop((reader, a, b));
+            let (a, b) = (open(path), open(path));
+            let _writer = acquire(&a, Access::Write, path).unwrap();
+            for access in [Access::Read, Access::Write] {
+                assert!(matches!(acquire(&b, access, path), Err(Error::InUse { .. })), "{access:?}");
+            }
+        }
+
+        #[test]
+        fn a_flock_and_a_lock_on_the_whole_file_are_respected() {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let path = file.path();
+            let flocked = Flock::lock(open(path), FlockArg::LockExclusiveNonblock).unwrap();
+            assert!(matches!(acquire(&open(path), Access::Write, path), Err(Error::InUse { .. })));
+            drop(flocked);
+            for (kind, reading_works) in [(libc::F_WRLCK, false), (libc::F_RDLCK, true)] {
+                let holder = open(path);
+                fcntl(&holder, FcntlArg::F_OFD_SETLK(&libc::flock { l_len: 0, ..range(kind, 0) })).unwrap();
+                assert!(acquire(&open(path), Access::Write, path).is_err());
+                assert_eq!(acquire(&open(path), Access::Read, path).is_ok(), reading_works);
+            }
+        }
+    }
+}

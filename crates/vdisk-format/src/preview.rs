@@ -1,0 +1,170 @@
+//! [`Preview`]: an image as it would be after a plan, for the same parse, check and dump that read the real one.
+
+use std::ops::Deref;
+
+use crate::error::{Error, Result};
+use crate::image::Image;
+use crate::plan::{Plan, State};
+
+/// An image with a plan carried out on a private copy: only the pages that the plan touches are copied, so that a
+/// preview of a 1 TiB image costs kilobytes. Dereferences to the bytes.
+#[derive(Debug)]
+pub struct Preview(Data);
+
+#[derive(Debug)]
+enum Data {
+    #[cfg(unix)]
+    Mapped(mapped::Private),
+    Owned(Vec<u8>),
+}
+
+impl Deref for Preview {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            #[cfg(unix)]
+            Data::Mapped(map) => map.bytes(),
+            Data::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl Image {
+    /// The image as it would be after `plan`. The file is neither written nor changed in length.
+    ///
+    /// # Errors
+    /// A refusal with [`Reason::Stale`](crate::error::Reason::Stale) where the image does not hold the plan's old bytes;
+    /// [`Error::Io`] where the system has no address space left.
+    pub fn preview(&self, plan: &Plan) -> Result<Preview> {
+        let state = plan.state_of(self.bytes())?;
+        if state != State::Before && !plan.is_empty() {
+            let found = "a part of the plan is carried out already";
+            let (reason, expected) = (crate::error::Reason::Stale, "the image before the plan");
+            return Err(Error::refused(reason, "preview", None, expected, found));
+        }
+        #[cfg(unix)]
+        if let Some(source) = self.source().filter(|_| !self.bytes().is_empty()) {
+            let mut map = mapped::Private::new(&source.file, self.bytes().len(), plan)?;
+            for write in plan.writes() {
+                map.write(write.offset.0, &write.new);
+            }
+            return Ok(Preview(Data::Mapped(map)));
+        }
+        let mut bytes = self.bytes().to_vec();
+        plan.apply_to(&mut bytes);
+        Ok(Preview(Data::Owned(bytes)))
+    }
+}
+
+#[cfg(unix)]
+#[expect(unsafe_code, reason = "a private map that is longer than its file takes two calls of mmap")]
+mod mapped {
+    use std::ffi::c_void;
+    use std::fs::File;
+    use std::num::NonZeroUsize;
+    use std::ptr::NonNull;
+
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+
+    use crate::error::{Error, Result};
+    use crate::plan::Plan;
+
+    /// Anonymous memory of the longer of both lengths, with the file mapped privately over its head.
+    #[derive(Debug)]
+    pub(super) struct Private {
+        start: NonNull<c_void>,
+        reserved: NonZeroUsize,
+        length: usize,
+    }
+
+    // SAFETY: the memory is private to this value, which hands out shared references through &self and writes through
+    // &mut self only.
+    unsafe impl Send for Private {}
+    // SAFETY: as above.
+    unsafe impl Sync for Private {}
+
+    impl Private {
+        pub(super) fn new(file: &File, file_length: usize, plan: &Plan) -> Result<Self> {
+            let what = format!("cannot map {} bytes for a preview", plan.length().max(plan.new_length()));
+            let too_large =
+                || Error::Unsupported { what: what.clone(), why: "larger than the address space".to_owned() };
+            let length = usize::try_from(plan.new_length()).map_err(|_| too_large())?;
+            let reserved = NonZeroUsize::new(length.max(file_length)).ok_or_else(too_large)?;
+            let head = NonZeroUsize::new(file_length).ok_or_else(too_large)?;
+            let io = |errno: nix::Error| Error::Io { what: what.clone(), source: errno.into() };
+            let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+            let private = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+            // SAFETY: a new anonymous map at an address of the kernel's choice touches nothing that exists.
+            let start = unsafe { mmap_anonymous(None, reserved, protection, private) }.map_err(io)?;
+            let map = Self { start, reserved, length };
+            let address = NonZeroUsize::new(start.as_ptr() as usize);
+            // SAFETY: MAP_FIXED replaces the head of the anonymous map above, which this function owns and nothing
+            // refers to yet; `head` is at most `reserved`. The map is private: nothing reaches the file.
+            unsafe { mmap(address, head, protection, private | MapFlags::MAP_FIXED, file, 0) }.map_err(io)?;
+            Ok(map)
+        }
+
+        pub(super) fn bytes(&self) -> &[u8] {
+            // SAFETY: `length` is at most `reserved`, all of which is mapped readable until drop; the lifetime is
+            // self's. Another process that writes to the file can change pages not yet copied: plain bytes, for which
+            // any value is valid. Truncation raises SIGBUS, as `Image` says.
+            unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast::<u8>(), self.length) }
+        }
+
+        pub(super) fn write(&mut self, at: u64, new: &[u8]) {
+            // SAFETY: as in `bytes`; the memory is writable, and &mut self makes this the only reference.
+            let bytes =
+                unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast::<u8>(), self.length) };
+            let start = usize::try_from(at).unwrap_or(usize::MAX);
+            if let Some(range) = bytes.get_mut(start..).and_then(|tail| tail.get_mut(..new.len())) {
+                range.copy_from_slice(new);
+            }
+        }
+    }
+
+    impl Drop for Private {
+        fn drop(&mut self) {
+            // SAFETY: both maps were made by `new` and lie in this range; no reference outlives self.
+            let _ = unsafe { munmap(self.start, self.reserved.get()) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_preview_of_a_sparse_tebibyte_that_grows() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 40).unwrap();
+        let image = Image::open(file.path()).unwrap();
+        let mut plan = Plan::new(image.bytes());
+        plan.set(image.bytes(), 5, b"head", "head".to_owned()).unwrap();
+        plan.set(image.bytes(), (1 << 40) - 2, b"tail", "tail".to_owned()).unwrap();
+        plan.set(image.bytes(), (1 << 40) + (1 << 20), b"far", "far".to_owned()).unwrap();
+        let preview = image.preview(&plan).unwrap();
+        assert_eq!(preview.len(), (1 << 40) + (1 << 20) + 3);
+        assert_eq!(&preview[4..10], b"\0head\0");
+        assert_eq!(&preview[(1 << 40) - 2..(1 << 40) + 2], b"tail");
+        assert_eq!(&preview[preview.len() - 4..], b"\0far");
+        assert!(image.bytes()[..64].iter().all(|&byte| byte == 0), "the file is untouched");
+        assert_eq!(file.as_file().metadata().unwrap().len(), 1 << 40);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_preview_is_the_image_with_the_plan_applied((bytes, plan) in crate::plan::any_plan()) {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), &bytes).unwrap();
+            let mut expected = bytes.clone();
+            plan.apply_to(&mut expected);
+            let image = Image::open(file.path()).unwrap();
+            prop_assert_eq!(&*image.preview(&plan).unwrap(), &expected);
+            prop_assert_eq!(&*Image::from_bytes(bytes).preview(&plan).unwrap(), &expected);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! [`Report`]: what is wrong with an image, as findings that do not stop the reading of it.
+
+use std::fmt;
+
+use crate::units::HostOffset;
+
+/// How bad a [`Finding`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub enum Severity {
+    /// Worth knowing; a reader who knows more than this library may find it in order (an unknown feature bit).
+    Note,
+    /// The specification is broken.
+    Error,
+}
+
+/// One thing that is wrong, or worth knowing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Finding {
+    /// A stable name of the kind of finding: scripts may compare it.
+    pub code: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// The structure or field concerned.
+    #[cfg_attr(feature = "serde", serde(rename = "where"))]
+    pub place: String,
+    /// Where in the file it starts.
+    pub offset: HostOffset,
+    /// What the specification wants there.
+    pub expected: String,
+    /// What is there.
+    pub found: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { code, place, offset, expected, found, .. } = self;
+        write!(f, "{place} at offset {offset}: expected {expected}, found {found} [{code}]")
+    }
+}
+
+/// Findings in the order of their discovery.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(transparent))]
+pub struct Report {
+    findings: Vec<Finding>,
+}
+
+impl Report {
+    /// The findings.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// Whether a finding has this code.
+    #[must_use]
+    pub fn has(&self, code: &str) -> bool {
+        self.findings.iter().any(|finding| finding.code == code)
+    }
+
+    /// Whether no finding is an [`Error`](Severity::Error).
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.findings.iter().all(|finding| finding.severity < Severity::Error)
+    }
+
+    pub(crate) fn error(
+        &mut self,
+        code: &'static str,
+        place: impl Into<String>,
+        offset: u64,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) {
+        self.push(Severity::Error, code, place.into(), offset, expected.into(), found.into());
+    }
+
+    pub(crate) fn note(
+        &mut self,
+        code: &'static str,
+        place: impl Into<String>,
+        offset: u64,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) {
+        self.push(Severity::Note, code, place.into(), offset, expected.into(), found.into());
+    }
+
+    fn push(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        place: String,
+        offset: u64,
+        expected: String,
+        found: String,
+    ) {
+        let offset = HostOffset(offset);
+        self.findings.push(Finding { code, severity, place, offset, expected, found });
+    }
+}
