@@ -74,7 +74,7 @@ mod linux {
             match fcntl(file, FcntlArg::F_OFD_SETLK(&lock)) {
                 Ok(_) => {}
                 Err(Errno::EAGAIN | Errno::EACCES) => {
-                    return Err(in_use(path, access, format!("byte {byte} is locked exclusively")));
+                    return Err(in_use(path, access, &format!("byte {byte} is locked exclusively")));
                 }
                 Err(errno) => return Err(no_locks(path, errno)),
             }
@@ -85,7 +85,7 @@ mod linux {
             if i32::from(lock.l_type) != libc::F_UNLCK
                 && !(access == Access::Read && is_whole_read_lock(&lock))
             {
-                return Err(in_use(path, access, holder(byte)));
+                return Err(in_use(path, access, &holder(byte)));
             }
         }
         Ok(Lock { _flock: flock(file, access, path)? })
@@ -104,9 +104,7 @@ mod linux {
         };
         match Flock::lock(clone, how) {
             Ok(flock) => Ok(Some(flock)),
-            Err((_, Errno::EWOULDBLOCK)) => {
-                Err(in_use(path, access, "another program holds a flock on it".to_owned()))
-            }
+            Err((_, Errno::EWOULDBLOCK)) => Err(in_use(path, access, "another program holds a flock on it")),
             // The byte locks above worked: a file system without flock(2) has no holders of it either.
             Err(_) => Ok(None),
         }
@@ -133,7 +131,7 @@ mod linux {
         format!("another program {meaning} (lock byte {byte})")
     }
 
-    fn in_use(path: &Path, access: Access, what: String) -> Error {
+    fn in_use(path: &Path, access: Access, what: &str) -> Error {
         let hint = match access {
             Access::Read => "to read it all the same, use --force-share (-U)",
             Access::Write => "stop that program first",

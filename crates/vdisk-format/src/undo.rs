@@ -198,7 +198,7 @@ impl Record {
             .ok_or_else(|| syntax(1, "vdisk-undo 1 and image PATH"))?;
         let (plan, rest) = Plan::from_text_prefix(rest, &what())?;
         let image = PathBuf::from(image);
-        let progress = rest.split_inclusive('\n').filter_map(Progress::from_line).last();
+        let progress = rest.split_inclusive('\n').filter_map(Progress::from_line).next_back();
         Ok(Self { plan, image, progress: progress.unwrap_or(Progress::Unfinished), path })
     }
 

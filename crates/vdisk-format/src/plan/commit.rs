@@ -50,9 +50,11 @@ impl Plan {
         let mut commit = Commit::prepare(image, self)?;
         let state = commit.state()?;
         let interrupted = commit.unfinished(undo)?;
+        if interrupted.is_none() && state == State::After {
+            return Ok(false);
+        }
         commit.done = match (interrupted, undo) {
             (Some(record), _) => Done::Seal(record),
-            (None, Some(_)) | (None, None) if state == State::After => return Ok(false),
             (None, Some(place)) => Done::Seal(place.save(self, &commit.file.path)?),
             (None, None) => Done::NoRecord,
         };
@@ -80,9 +82,8 @@ impl Commit {
                 "one on which a part of the plan, or all of it, is carried out already",
             ));
         }
-        if commit.unfinished(undo)?.is_some() {
-            // Not a byte of it is written: it has nothing to take back, and this commit's record takes its place.
-            return Err(interrupted(plan, "this same plan's"));
+        if let Some(record) = commit.unfinished(undo)? {
+            return Err(interrupted(&record));
         }
         if let Some(place) = undo {
             commit.done = Done::Seal(place.save(plan, &commit.file.path)?);
@@ -129,11 +130,7 @@ impl Commit {
             record.remove()?;
             return Ok(None);
         }
-        if *record.plan() == self.plan {
-            Ok(Some(record))
-        } else {
-            Err(interrupted(record.plan(), "another"))
-        }
+        if *record.plan() == self.plan { Ok(Some(record)) } else { Err(interrupted(&record)) }
     }
 
     /// Writes the next range; `false` where none is left.
@@ -214,13 +211,13 @@ fn half_way(source: Error, undo: Option<std::path::PathBuf>) -> Error {
     }
 }
 
-fn interrupted(plan: &Plan, whose: &str) -> Error {
-    let first = plan.writes().first().map_or("an empty plan", |write| write.why.as_str());
+fn interrupted(record: &Record) -> Error {
+    let path = record.path().display();
     Error::refused(
         Reason::Interrupted,
         "commit",
         None,
-        "no commit that was interrupted",
-        format!("{whose} interrupted commit ({first}): undo it, or apply its plan again"),
+        "no interrupted commit",
+        format!("the one of {path}: undo it, or apply its plan again"),
     )
 }

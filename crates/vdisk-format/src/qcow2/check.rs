@@ -242,7 +242,7 @@ fn one_extension(
 }
 
 fn feature_names(names: FeatureNames<'_>, extension: &Extension<'_>, report: &mut Report) {
-    if extension.length % 48 != 0 {
+    if !extension.length.is_multiple_of(48) {
         report.note(
             "feature-name-table",
             "feature name table",
@@ -330,7 +330,7 @@ fn bitmap_findings(header: &Header<'_>, bitmap: &Bitmap<'_>, report: &mut Report
     if fixed.flags >> 3 != 0 {
         wrong("flags with bits 3 to 31 clear", format!("{:#x}", fixed.flags));
     }
-    if header.cluster_size().is_some_and(|cluster| fixed.bitmap_table_offset % cluster != 0) {
+    if header.cluster_size().is_some_and(|cluster| !fixed.bitmap_table_offset.is_multiple_of(cluster)) {
         let found = format!("bitmap_table_offset {:#x}", fixed.bitmap_table_offset);
         wrong("a bitmap table at a cluster boundary", found);
     }

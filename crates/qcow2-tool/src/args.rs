@@ -1,0 +1,215 @@
+//! The command line: `qcow2 FILE COMMAND [ARGS]`, file first, `-j` anywhere.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use tool_support::image::{ApplyArgs, OpenArgs, PlanArgs, UndoArgs};
+use tool_support::status::EXIT_STATUS_HELP;
+
+const EXAMPLES: &str = "\
+Examples:
+  qcow2 disk.qcow2 dump-header
+  qcow2 disk.qcow2 dump-header --json | jq .header.cluster_bits
+  qcow2 disk.qcow2 set-feature-bit compatible 0 --dry-run
+  qcow2 disk.qcow2 del-header-ext 0x23852875
+  qcow2 disk.qcow2 undo";
+
+/// Look at and edit qcow2 headers, header extensions and feature bits: what qemu-img won't do
+///
+/// Every change is a plan of byte-range writes: --dry-run shows it, --save-plan keeps it for `apply`, and `undo` takes
+/// it back. Numbers are written as in Python: 0x10, 0o20, 0b10000, 16.
+#[derive(Debug, Parser)]
+#[command(name = "qcow2", version, after_help = format!("{EXAMPLES}\n\n{EXIT_STATUS_HELP}"))]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// The image: a file or a block device
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// JSON as qcow2.py prints it: two documents for dump-header. For other commands the same as --json
+    #[arg(short = 'j', global = true)]
+    pub j: bool,
+
+    /// JSON as one document, with a "schema" number and every field
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// About locks
+    #[command(flatten)]
+    pub open: OpenArgs,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do with the image.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Dump the header and the header extensions
+    #[command(after_help = EXIT_STATUS_HELP)]
+    DumpHeader,
+    /// Dump the header extensions
+    #[command(after_help = EXIT_STATUS_HELP)]
+    DumpHeaderExts,
+    /// Set a field in the header: its bytes, and nothing else
+    #[command(after_help = EXIT_STATUS_HELP)]
+    SetHeader {
+        /// The field, by its name in `dump-header`; also compression_type
+        name: String,
+        /// The new value
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+        /// The options of every change
+        #[command(flatten)]
+        plan: PlanArgs,
+    },
+    /// Add a header extension behind the others
+    #[command(after_help = EXIT_STATUS_HELP)]
+    AddHeaderExt {
+        /// The extension's type, such as 0x12345678
+        #[arg(allow_hyphen_values = true)]
+        magic: String,
+        /// Its data
+        #[arg(allow_hyphen_values = true)]
+        data: OsString,
+        /// The options of every change
+        #[command(flatten)]
+        plan: PlanArgs,
+    },
+    /// Add a header extension, data from standard input
+    #[command(after_help = EXIT_STATUS_HELP)]
+    AddHeaderExtStdio {
+        /// The extension's type, such as 0x12345678
+        #[arg(allow_hyphen_values = true)]
+        magic: String,
+        /// The options of every change
+        #[command(flatten)]
+        plan: PlanArgs,
+    },
+    /// Delete every header extension of a type
+    ///
+    /// Deleting the bitmaps extension (0x23852875) also clears autoclear feature bit 0, without which no image without
+    /// bitmaps opens.
+    #[command(after_help = EXIT_STATUS_HELP)]
+    DelHeaderExt {
+        /// The extension's type, such as 0x12345678
+        #[arg(allow_hyphen_values = true)]
+        magic: String,
+        /// The options of every change
+        #[command(flatten)]
+        plan: PlanArgs,
+    },
+    /// Set a feature bit
+    #[command(after_help = EXIT_STATUS_HELP)]
+    SetFeatureBit(FeatureBit),
+    /// Clear a feature bit
+    #[command(after_help = EXIT_STATUS_HELP)]
+    ClearFeatureBit(FeatureBit),
+    /// Take back the last change, or list what can be taken back
+    ///
+    /// Records are beside the image (disk.qcow2.undo-1, …), in --undo-dir or $VDISK_UNDO_DIR, or, for devices and in
+    /// folders that cannot be written, in $XDG_STATE_HOME/vdisk-tools/undo. Without --force, a record applies only to
+    /// an image that nothing has used since.
+    #[command(after_help = EXIT_STATUS_HELP)]
+    Undo(UndoArgs),
+    /// Commit a plan saved by --save-plan, or complete it after a crash
+    #[command(after_help = EXIT_STATUS_HELP)]
+    Apply(ApplyArgs),
+}
+
+/// The arguments of the two commands that change a feature bit.
+#[derive(Debug, clap::Args)]
+pub struct FeatureBit {
+    /// incompatible, compatible or autoclear
+    pub group: String,
+    /// The bit's number, 0 to 63
+    #[arg(allow_hyphen_values = true)]
+    pub bit: String,
+    /// The options of every change
+    #[command(flatten)]
+    pub plan: PlanArgs,
+}
+
+/// Rewrites what the original accepts and clap would not: `-j` also where an argument is expected, and a FILE that is
+/// named like a command.
+#[must_use]
+pub fn normalized(mut argv: Vec<OsString>) -> Vec<OsString> {
+    let end = argv.iter().position(|arg| arg == "--").unwrap_or(argv.len());
+    if let Some(at) = argv.iter().take(end).skip(1).position(|arg| arg == "-j") {
+        let flag = argv.remove(at + 1);
+        argv.insert(1, flag);
+    }
+    let names: Vec<String> =
+        Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    let is_command = |arg: &OsStr| names.iter().any(|name| arg == name.as_str());
+    let mut words =
+        argv.iter().enumerate().skip(1).filter(|(_, arg)| !arg.as_encoded_bytes().starts_with(b"-"));
+    if let (Some((file, name)), Some((_, command))) = (words.next(), words.next())
+        && is_command(name)
+        && is_command(command)
+    {
+        let mut path = OsString::from("./");
+        path.push(name);
+        if let Some(arg) = argv.get_mut(file) {
+            *arg = path;
+        }
+    }
+    argv
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(normalized([&["qcow2"], line].concat().into_iter().map(OsString::from).collect()))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn j_is_taken_anywhere() {
+        for line in [
+            &["-j", "f", "dump-header"][..],
+            &["f", "-j", "dump-header"],
+            &["f", "dump-header", "-j"],
+            &["f", "add-header-ext", "-j", "1", "x"],
+            &["f", "add-header-ext", "1", "-j", "x"],
+            &["f", "add-header-ext", "1", "x", "-j"],
+        ] {
+            assert!(parse(line).unwrap().j, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn options_work_on_either_side_of_arguments_that_may_begin_with_a_hyphen() {
+        for line in [
+            &["f", "add-header-ext", "--dry-run", "1", "-x"][..],
+            &["f", "add-header-ext", "1", "-x", "--dry-run"],
+            &["f", "add-header-ext", "1", "--dry-run", "-x"],
+        ] {
+            let Command::AddHeaderExt { magic, data, plan } = parse(line).unwrap().command else { panic!() };
+            assert_eq!(
+                (magic.as_str(), data.as_os_str(), plan.dry_run),
+                ("1", OsStr::new("-x"), true),
+                "{line:?}"
+            );
+        }
+        let Command::SetHeader { value, .. } = parse(&["f", "set-header", "size", "-5"]).unwrap().command
+        else {
+            panic!()
+        };
+        assert_eq!(value, "-5");
+    }
+
+    #[test]
+    fn a_file_may_be_named_like_a_command() {
+        assert_eq!(parse(&["undo", "undo"]).unwrap().file, PathBuf::from("./undo"));
+        assert!(parse(&["undo"]).is_err());
+    }
+}

@@ -1,0 +1,63 @@
+//! One file per command.
+
+mod dump;
+mod extension;
+mod feature_bit;
+mod set_header;
+
+use tool_support::image::Format;
+use tool_support::status::USAGE;
+use tool_support::{Failure, Outcome};
+use vdisk_format::qcow2;
+use vdisk_format::report::Report;
+
+use crate::args::{Cli, Command};
+
+/// What the shared commands need to know of qcow2.
+const FORMAT: Format = Format { fingerprint: qcow2::fingerprint, check };
+
+fn check(image: &[u8]) -> Report {
+    qcow2::Header::parse(image).map(|header| qcow2::check::header(&header)).unwrap_or_default()
+}
+
+/// Runs the command.
+pub(crate) fn run(cli: Cli) -> Outcome {
+    let Cli { file, j, json, open, command } = cli;
+    let form = dump::Form::new(j, json);
+    let json = j || json;
+    match command {
+        Command::DumpHeader => dump::header(&file, open, form),
+        Command::DumpHeaderExts => dump::extensions(&file, open, form),
+        Command::SetHeader { name, value, plan } => {
+            let make = set_header::plan(&name, &value)?;
+            plan.run(FORMAT, open, json, &file, make)
+        }
+        Command::AddHeaderExt { magic, data, plan } => {
+            let make = extension::add(&magic, data.into_encoded_bytes())?;
+            plan.run(FORMAT, open, json, &file, make)
+        }
+        Command::AddHeaderExtStdio { magic, plan } => {
+            let make = extension::add_stdin(&magic)?;
+            plan.run(FORMAT, open, json, &file, make)
+        }
+        Command::DelHeaderExt { magic, plan } => {
+            let make = extension::delete(&magic)?;
+            plan.run(FORMAT, open, json, &file, make)
+        }
+        Command::SetFeatureBit(args) => {
+            let make = feature_bit::plan(&args.group, &args.bit, true)?;
+            args.plan.run(FORMAT, open, json, &file, make)
+        }
+        Command::ClearFeatureBit(args) => {
+            let make = feature_bit::plan(&args.group, &args.bit, false)?;
+            args.plan.run(FORMAT, open, json, &file, make)
+        }
+        Command::Undo(args) => args.run(FORMAT, open, json, &file),
+        Command::Apply(args) => args.run(FORMAT, open, json, &file),
+    }
+}
+
+/// A message of the original about the command line.
+fn original(message: String) -> Failure {
+    Failure::Original { status: USAGE, message }
+}

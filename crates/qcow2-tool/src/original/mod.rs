@@ -1,0 +1,66 @@
+//! What QEMU's qcow2.py prints, byte for byte: its messages, its text ([`text`]) and its JSON ([`json`]).
+
+pub(crate) mod json;
+pub(crate) mod text;
+
+use vdisk_format::qcow2::{Header, Magic};
+use vdisk_format::record::{Field, Notation};
+
+pub(crate) fn unknown_command(name: &str) -> String {
+    format!("Unknown command '{name}'")
+}
+
+pub(crate) fn not_a_number(value: &str) -> String {
+    format!("'{value}' is not a valid number")
+}
+
+pub(crate) fn not_a_magic_number(value: &str) -> String {
+    format!("'{value}' is not a valid magic number")
+}
+
+pub(crate) fn not_a_field(name: &str) -> String {
+    format!("'{name}' is not a known header field")
+}
+
+pub(crate) fn not_a_bit(bit: &str) -> String {
+    format!("'{bit}' is not a valid bit number in range [0, 64)")
+}
+
+pub(crate) fn not_a_group(group: &str) -> String {
+    format!("'{group}' is not a valid group, try 'incompatible', 'compatible', or 'autoclear'")
+}
+
+pub(crate) const NO_SUCH_EXTENSION: &str = "No such header extension";
+
+/// The 18 fields of its header dump, which it prints for version 2 as well, and under its own names.
+fn header_fields(header: &Header<'_>) -> impl Iterator<Item = (&'static str, Notation, u64)> {
+    let named = |(field, value): (&'static Field, u64)| (original_name(field.name), field.notation, value);
+    header.v2.fields().chain(header.v3.fields()).map(named)
+}
+
+/// Its name for a field of the specification's name.
+fn original_name(name: &'static str) -> &'static str {
+    if name == "snapshots_offset" { "snapshot_offset" } else { name }
+}
+
+/// The specification's name for a field of its name.
+pub(crate) fn spec_name(name: &str) -> &str {
+    if name == "snapshot_offset" { "snapshots_offset" } else { name }
+}
+
+fn extension_name(magic: Magic) -> &'static str {
+    match magic {
+        Magic::BACKING_FORMAT => "Backing format",
+        Magic::FEATURE_NAME_TABLE => "Feature table",
+        Magic::CRYPTO_HEADER => "Crypto header",
+        Magic::BITMAPS => "Bitmaps",
+        Magic::DATA_FILE => "Data file",
+        _ => "<unknown>",
+    }
+}
+
+/// Extension data as it shows them: quoted where all bytes are Python's `string.printable`, else not at all.
+fn data_text(data: &[u8]) -> Vec<u8> {
+    let printable = |byte: &u8| matches!(byte, b' '..=b'~' | b'\t'..=b'\r');
+    if data.iter().all(printable) { [b"'", data, b"'"].concat() } else { b"<binary>".to_vec() }
+}

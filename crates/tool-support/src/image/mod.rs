@@ -1,0 +1,40 @@
+//! The image half: for tools whose commands read and change disk images.
+
+mod apply;
+mod open;
+mod plan_args;
+mod show;
+mod sigbus;
+mod undo;
+
+use vdisk_format::plan::Fingerprint;
+use vdisk_format::report::{Report, Severity};
+
+pub use apply::ApplyArgs;
+pub use open::OpenArgs;
+pub use plan_args::PlanArgs;
+pub use undo::UndoArgs;
+
+/// What the shared commands need to know of an image format.
+#[derive(Debug, Clone, Copy)]
+pub struct Format {
+    /// The digest that undo records keep.
+    pub fingerprint: Fingerprint,
+    /// The findings that a plan's preview is compared by.
+    pub check: fn(&[u8]) -> Report,
+}
+
+/// Most findings that are told without being asked for.
+const MAX_WARNINGS: usize = 12;
+
+/// Warns of what breaks the specification; notes are for those who ask (`--json`).
+pub fn warn_of(report: &Report) {
+    let errors = || report.findings().iter().filter(|finding| finding.severity >= Severity::Error);
+    for finding in errors().take(MAX_WARNINGS) {
+        crate::status::warn(&finding.to_string());
+    }
+    let more = errors().count().saturating_sub(MAX_WARNINGS);
+    if more > 0 {
+        crate::status::warn(&format!("{more} more findings: --json lists them all"));
+    }
+}

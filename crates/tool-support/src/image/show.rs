@@ -1,0 +1,102 @@
+//! A plan as people and programs read it.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::Serialize;
+use vdisk_format::plan::Write;
+use vdisk_format::report::{Finding, Report};
+use vdisk_format::{Image, Plan};
+
+use super::Format;
+use crate::output::Out;
+use crate::status::{Outcome, note};
+
+/// Most bytes of one side of a write that the text shows.
+const MAX_SHOWN: usize = 128;
+
+/// A plan, and what its preview says of the image after it. Its JSON is a document of its own.
+#[derive(Serialize)]
+pub(super) struct Shown<'a> {
+    schema: u32,
+    image: String,
+    #[serde(flatten)]
+    plan: &'a Plan,
+    /// Findings that the plan removes.
+    mends: Vec<Finding>,
+    /// Findings that are there only after it.
+    breaks: Vec<Finding>,
+}
+
+impl<'a> Shown<'a> {
+    pub(super) fn new(format: Format, path: &Path, image: &Image, plan: &'a Plan) -> Self {
+        let before = (format.check)(image.bytes());
+        // Where there is no preview (the plan is stale, or carried out already), there is nothing to compare.
+        let after = image.preview(plan).map(|preview| (format.check)(&preview));
+        let after = after.as_ref().unwrap_or(&before);
+        let only = |a: &Report, b: &Report| {
+            a.findings().iter().filter(|finding| !b.findings().contains(finding)).cloned().collect()
+        };
+        let (mends, breaks) = (only(&before, after), only(after, &before));
+        Self { schema: 1, image: path.display().to_string(), plan, mends, breaks }
+    }
+
+    /// On standard output.
+    pub(super) fn print(&self, json: bool) -> Outcome {
+        let mut out = Out::stdout();
+        if json {
+            out.json(self)?;
+        } else {
+            out.untrusted(self.to_string().as_bytes())?;
+        }
+        Ok(out.finish()?)
+    }
+
+    /// On standard error, where standard output is the command's own.
+    pub(super) fn note(&self) {
+        note(self.to_string().trim_end());
+    }
+}
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let writes = self.plan.writes();
+        let bytes: usize = writes.iter().map(|write| write.new.len()).sum();
+        let (plural, name) = (if writes.len() == 1 { "" } else { "s" }, &self.image);
+        write!(f, "Plan for {name}: {} write{plural}, {bytes} bytes", writes.len())?;
+        if self.plan.new_length() != self.plan.length() {
+            write!(f, ", length {} to {}", self.plan.length(), self.plan.new_length())?;
+        }
+        writeln!(f)?;
+        for write in writes {
+            writeln!(f, "\n{}  {}", write.offset, write.why)?;
+            side(f, '-', write, &write.old)?;
+            side(f, '+', write, &write.new)?;
+        }
+        for (what, findings) in [("It mends", &self.mends), ("After it", &self.breaks)] {
+            if !findings.is_empty() {
+                writeln!(f, "\n{what}:")?;
+                findings.iter().try_for_each(|finding| writeln!(f, "  {finding}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One side of a write, 16 bytes a line, as a hex dump shows them.
+fn side(f: &mut fmt::Formatter<'_>, sign: char, write: &Write, bytes: &[u8]) -> fmt::Result {
+    let mut at = write.offset.0;
+    for line in bytes.iter().as_slice().chunks(16).take(MAX_SHOWN / 16) {
+        let hex: String = line.iter().map(|byte| format!(" {byte:02x}")).collect();
+        let text: String = line
+            .iter()
+            .map(|&byte| if byte.is_ascii_graphic() || byte == b' ' { char::from(byte) } else { '.' })
+            .collect();
+        writeln!(f, "  {sign} {at:#010x} {hex:<48}  |{text}|")?;
+        at += line.len() as u64;
+    }
+    match bytes.len().saturating_sub(MAX_SHOWN) {
+        0 => Ok(()),
+        more => writeln!(f, "  {sign} … {more} more bytes"),
+    }
+}

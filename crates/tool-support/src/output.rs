@@ -1,0 +1,106 @@
+//! Standard output: buffered, byte exact into pipes and files, and harmless to terminals.
+
+use std::fmt;
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+
+/// Standard output.
+///
+/// ```no_run
+/// let mut out = tool_support::Out::stdout();
+/// out.untrusted(b"a name from an image: \x1b[31m\n")?; // a terminal shows \x1b, a pipe gets the byte
+/// out.finish()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Out {
+    stdout: BufWriter<StdoutLock<'static>>,
+    escape: bool,
+}
+
+impl Out {
+    /// Standard output, escaped where it is a terminal.
+    #[must_use]
+    pub fn stdout() -> Self {
+        let stdout = io::stdout().lock();
+        let escape = stdout.is_terminal();
+        Self { stdout: BufWriter::with_capacity(1 << 16, stdout), escape }
+    }
+
+    /// Writes bytes that come from an image.
+    ///
+    /// # Errors
+    /// As [`Write::write_all`].
+    pub fn untrusted(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.escape { write!(self.stdout, "{}", escaped(bytes)) } else { self.stdout.write_all(bytes) }
+    }
+
+    /// Writes one JSON document, indented, and a line break.
+    ///
+    /// # Errors
+    /// As [`Write::write_all`].
+    pub fn json(&mut self, document: &impl serde::Serialize) -> io::Result<()> {
+        serde_json::to_writer_pretty(&mut self.stdout, document)?;
+        self.stdout.write_all(b"\n")
+    }
+
+    /// Flushes. What was not flushed may be lost without an error: every command ends with this.
+    ///
+    /// # Errors
+    /// As [`Write::flush`].
+    pub fn finish(mut self) -> io::Result<()> {
+        self.stdout.flush()
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stdout.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stdout.flush()
+    }
+}
+
+/// Text with its control characters made visible, line breaks and tabs but for excepted: `\x1b` for an escape. Bytes
+/// that are not UTF-8 are shown in the same way.
+#[must_use]
+pub fn escaped(bytes: &[u8]) -> impl fmt::Display + '_ {
+    Escaped(bytes)
+}
+
+struct Escaped<'a>(&'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write;
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                match c {
+                    '\n' | '\t' => f.write_char(c)?,
+                    c if c.is_ascii_control() => write!(f, "\\x{:02x}", u32::from(c))?,
+                    // C1 controls, and what reorders or hides the text around it.
+                    c if c.is_control()
+                        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}') =>
+                    {
+                        write!(f, "\\u{{{:x}}}", u32::from(c))?;
+                    }
+                    c => f.write_char(c)?,
+                }
+            }
+            chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_control_character_reaches_a_terminal() {
+        let shown = escaped(b"a\x1b[31m\x07\xff\xc2\x9b\r\xe2\x80\xaez\n").to_string();
+        assert_eq!(shown, "a\\x1b[31m\\x07\\xff\\u{9b}\\x0d\\u{202e}z\n");
+    }
+}

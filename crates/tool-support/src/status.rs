@@ -1,0 +1,123 @@
+//! Exit status, and how a command that fails says so.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// 1: it could not be done, and the file is as it was.
+pub const FAILED: u8 = 1;
+/// 64: the command line is wrong.
+pub const USAGE: u8 = 64;
+/// 70: a commit ended half-way, and `undo` is needed.
+pub const HALF_WAY: u8 = 70;
+
+/// The part of every help that explains the exit status.
+pub const EXIT_STATUS_HELP: &str = "\
+Exit status:
+  0   done (a plan that was asked for and shown is done)
+  1   it could not be done, and the file is as it was
+  64  the command line is wrong
+  70  a commit ended half-way, and `undo` is needed";
+
+/// What a command returns.
+pub type Outcome<T = ()> = Result<T, Failure>;
+
+/// Why a command did not succeed, and how that is said.
+#[derive(Debug)]
+pub enum Failure {
+    /// A message on standard error, behind `error: `.
+    Error {
+        /// Exit status.
+        status: u8,
+        /// What happened, in one line.
+        message: String,
+    },
+    /// A message of the original tool, in its words and at its place: standard output.
+    Original {
+        /// Exit status.
+        status: u8,
+        /// The original's line.
+        message: String,
+    },
+    /// Whoever read our output went away. That is no error, and nothing is said.
+    BrokenPipe,
+}
+
+impl Failure {
+    /// A failure with exit status [`FAILED`].
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::Error { status: FAILED, message: message.into() }
+    }
+
+    /// A failure with exit status [`USAGE`].
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::Error { status: USAGE, message: message.into() }
+    }
+
+    /// Says it, and returns the exit status.
+    #[must_use]
+    pub fn report(self) -> ExitCode {
+        match self {
+            Self::Error { status, message } => {
+                say("error", anstyle_red(), &message);
+                ExitCode::from(status)
+            }
+            Self::Original { status, message } => {
+                // Where standard output is gone there is nobody to tell.
+                let _ = writeln!(io::stdout(), "{message}");
+                ExitCode::from(status)
+            }
+            Self::BrokenPipe => ExitCode::SUCCESS,
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::BrokenPipe,
+            _ => Self::failed(format!("cannot write to standard output: {error}")),
+        }
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        io::Error::from(error).into()
+    }
+}
+
+#[cfg(feature = "image")]
+impl From<vdisk_format::Error> for Failure {
+    fn from(error: vdisk_format::Error) -> Self {
+        let status = match &error {
+            vdisk_format::Error::HalfWay { .. } => HALF_WAY,
+            error if error.reason() == Some(vdisk_format::error::Reason::OutOfRange) => USAGE,
+            _ => FAILED,
+        };
+        Self::Error { status, message: error.to_string() }
+    }
+}
+
+/// A line on standard error that does not end the command.
+pub fn warn(message: &str) {
+    say("warning", anstyle_yellow(), message);
+}
+
+/// A line on standard error that is no complaint.
+pub fn note(message: &str) {
+    let _ = writeln!(anstream::stderr(), "{}", crate::output::escaped(message.as_bytes()));
+}
+
+/// Colours go where `anstream` lets them: to terminals, unless `NO_COLOR` is set.
+fn say(kind: &str, colour: &str, message: &str) {
+    let message = crate::output::escaped(message.as_bytes());
+    let _ = writeln!(anstream::stderr(), "{colour}{kind}:\x1b[0m {message}");
+}
+
+fn anstyle_red() -> &'static str {
+    "\x1b[1;31m"
+}
+
+fn anstyle_yellow() -> &'static str {
+    "\x1b[1;33m"
+}

@@ -1,0 +1,268 @@
+//! The guest's disk: from the calls of the builder to runs of clusters.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::GenerateError;
+use super::geometry::Geometry;
+
+/// One call that describes contents of the guest's disk. Ranges are in bytes.
+#[derive(Debug, Clone)]
+pub(super) enum Operation {
+    /// These bytes at this offset.
+    Data { offset: u64, bytes: Vec<u8> },
+    /// Clusters with a place in the file but nothing in it.
+    Allocate(Range<u64>),
+    /// Zero clusters, perhaps with a place in the file.
+    Zero { range: Range<u64>, preallocated: bool },
+}
+
+impl Operation {
+    /// Whether this needs zero clusters, which version 2 does not have.
+    pub(super) fn is_zero(&self) -> bool {
+        matches!(self, Operation::Zero { .. })
+    }
+}
+
+/// What a range of the guest's disk holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content<'a> {
+    Data(&'a [u8]),
+    Allocated,
+    Zero { preallocated: bool },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Piece<'a> {
+    end: u64,
+    content: Content<'a>,
+}
+
+/// The guest's disk as pieces that do not overlap, by their first byte.
+#[derive(Debug)]
+pub(super) struct Contents<'a> {
+    pieces: BTreeMap<u64, Piece<'a>>,
+}
+
+/// Guest clusters in a row that have the same state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// The first guest cluster.
+    pub(super) first: u64,
+    /// The number of clusters.
+    pub(super) count: u64,
+    /// The subclusters of each cluster, as in an extended L2 entry: bits 0-31 allocated, bits
+    /// 32-63 zero. Without extended L2 entries a cluster is one subcluster.
+    pub(super) subclusters: u64,
+    /// Whether the clusters have a place in the file.
+    pub(super) allocated: bool,
+    /// The first host cluster, once that is known.
+    pub(super) host: Option<u64>,
+}
+
+impl<'a> Contents<'a> {
+    /// Replays the operations, of which the later win.
+    pub(super) fn paint(operations: &'a [Operation], g: &Geometry) -> Result<Self, GenerateError> {
+        let mut contents = Contents { pieces: BTreeMap::new() };
+        for operation in operations {
+            let (range, content) = match operation {
+                Operation::Data { offset, bytes } => {
+                    let end = offset.saturating_add(bytes.len() as u64);
+                    (*offset..end, Content::Data(bytes))
+                }
+                Operation::Allocate(range) => (range.clone(), Content::Allocated),
+                Operation::Zero { range, preallocated } => {
+                    let alignment = g.subcluster_size();
+                    let end_aligned = range.end.is_multiple_of(alignment) || range.end == g.size;
+                    if !range.start.is_multiple_of(alignment) || !end_aligned {
+                        let Range { start, end } = *range;
+                        return Err(GenerateError::Unaligned { start, end, alignment });
+                    }
+                    (range.clone(), Content::Zero { preallocated: *preallocated })
+                }
+            };
+            within(&range, g.size, "guest contents")?;
+            contents.put(range, content);
+        }
+        Ok(contents)
+    }
+
+    fn put(&mut self, range: Range<u64>, content: Content<'a>) {
+        if range.is_empty() {
+            return;
+        }
+        self.split(range.start);
+        self.split(range.end);
+        let hidden: Vec<u64> = self.pieces.range(range.clone()).map(|(&start, _)| start).collect();
+        for start in hidden {
+            self.pieces.remove(&start);
+        }
+        self.pieces.insert(range.start, Piece { end: range.end, content });
+    }
+
+    /// Makes sure that no piece reaches over `at`.
+    fn split(&mut self, at: u64) {
+        let Some((&start, piece)) = self.pieces.range_mut(..at).next_back() else { return };
+        if piece.end <= at {
+            return;
+        }
+        let mut tail = *piece;
+        piece.end = at;
+        if let (Content::Data(head), Content::Data(rest)) = (&mut piece.content, &mut tail.content) {
+            (*head, *rest) = head.split_at((at - start) as usize);
+        }
+        self.pieces.insert(at, tail);
+    }
+
+    /// The data within a range of the guest's disk: offsets in bytes, ascending.
+    pub(super) fn data(&self, range: Range<u64>) -> impl Iterator<Item = (u64, &'a [u8])> {
+        let before = self.pieces.range(..range.start).next_back();
+        let (start, end) = (range.start, range.end);
+        before.into_iter().chain(self.pieces.range(range)).filter_map(move |(&at, piece)| {
+            let Content::Data(bytes) = piece.content else { return None };
+            let skip = start.saturating_sub(at);
+            let take = end.min(piece.end).saturating_sub(at);
+            let bytes = bytes.get(skip as usize..take as usize).filter(|bytes| !bytes.is_empty())?;
+            Some((at + skip, bytes))
+        })
+    }
+
+    /// The clusters that an L2 entry describes, ascending.
+    pub(super) fn extents(&self, g: &Geometry) -> Vec<Extent> {
+        let size = g.subcluster_size();
+        let mut extents = Extents { subclusters: g.subclusters(), list: Vec::new() };
+        let mut done = 0;
+        for (&start, piece) in &self.pieces {
+            // Data takes the subclusters that it touches; zeros have those that are left.
+            let (first, end) = match piece.content {
+                Content::Zero { .. } if piece.end != g.size => (start.div_ceil(size), piece.end / size),
+                Content::Zero { .. } => (start.div_ceil(size), piece.end.div_ceil(size)),
+                _ => (start / size, piece.end.div_ceil(size)),
+            };
+            let first = first.max(done);
+            if first < end {
+                extents.push(first..end, piece.content);
+                done = end;
+            }
+        }
+        extents.list
+    }
+}
+
+/// Collects runs of subclusters into extents of clusters.
+struct Extents {
+    /// Subclusters per cluster: 1 or 32.
+    subclusters: u64,
+    list: Vec<Extent>,
+}
+
+impl Extents {
+    fn push(&mut self, run: Range<u64>, content: Content<'_>) {
+        let mut at = run.start;
+        while at < run.end {
+            let (cluster, within) = (at / self.subclusters, at % self.subclusters);
+            let left = run.end - at;
+            let (clusters, take) = if within == 0 && left >= self.subclusters {
+                (left / self.subclusters, self.subclusters)
+            } else {
+                (1, left.min(self.subclusters - within))
+            };
+            let ones = (u64::MAX >> (64 - take)) << within;
+            let (subclusters, allocated) = match content {
+                Content::Data(_) | Content::Allocated => (ones, true),
+                Content::Zero { preallocated } => (ones << 32, preallocated),
+            };
+            at += clusters * take;
+            match self.list.last_mut() {
+                Some(last) if last.first + last.count > cluster => {
+                    last.subclusters |= subclusters;
+                    last.allocated |= allocated;
+                }
+                _ => {
+                    let (first, count) = (cluster, clusters);
+                    self.list.push(Extent { first, count, subclusters, allocated, host: None });
+                }
+            }
+        }
+    }
+}
+
+/// Refuses a range that does not lie within the disk.
+pub(super) fn within(range: &Range<u64>, size: u64, what: &'static str) -> Result<(), GenerateError> {
+    if range.start <= range.end && range.end <= size {
+        return Ok(());
+    }
+    Err(GenerateError::OutOfRange { what, start: range.start, end: range.end, size })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Geometry = Geometry { size: 1000, cluster_bits: 9, refcount_order: 4, extended_l2: false };
+    const EXTENDED: Geometry =
+        Geometry { size: 65000, cluster_bits: 14, refcount_order: 4, extended_l2: true };
+
+    fn states(operations: &[Operation], g: &Geometry) -> Vec<(u64, u64, u64, bool)> {
+        let contents = Contents::paint(operations, g).unwrap();
+        let extents = contents.extents(g);
+        extents.iter().map(|e| (e.first, e.count, e.subclusters, e.allocated)).collect()
+    }
+
+    #[test]
+    fn later_operations_win() {
+        let operations = [
+            Operation::Data { offset: 0, bytes: vec![1; 600] },
+            Operation::Zero { range: 0..512, preallocated: false },
+            Operation::Data { offset: 100, bytes: vec![2; 10] },
+            Operation::Data { offset: 105, bytes: vec![3; 1] },
+        ];
+        let contents = Contents::paint(&operations, &PLAIN).unwrap();
+        let data: Vec<_> = contents.data(0..1000).collect();
+        assert_eq!(
+            data,
+            [
+                (100, [2; 5].as_slice()),
+                (105, [3].as_slice()),
+                (106, [2; 4].as_slice()),
+                (512, [1; 88].as_slice())
+            ]
+        );
+        let data: Vec<_> = contents.data(103..513).map(|(at, b)| (at, b.len())).collect();
+        assert_eq!(data, [(103, 2), (105, 1), (106, 4), (512, 1)]);
+        assert_eq!(states(&operations, &PLAIN), [(0, 1, 1, true), (1, 1, 1, true)]);
+    }
+
+    #[test]
+    fn zeros_end_with_the_disk() {
+        let zero = |range| Operation::Zero { range, preallocated: false };
+        assert_eq!(states(&[zero(512..1000)], &PLAIN), [(1, 1, 1 << 32, false)]);
+        for range in [1..1000, 0..513, 0..999] {
+            let error = Contents::paint(&[zero(range)], &PLAIN).unwrap_err();
+            assert!(matches!(error, GenerateError::Unaligned { alignment: 512, .. }));
+        }
+        for range in [Range { start: 512, end: 0 }, 512..1024] {
+            let error = Contents::paint(&[zero(range)], &PLAIN).unwrap_err();
+            assert!(matches!(error, GenerateError::OutOfRange { size: 1000, .. }));
+        }
+    }
+
+    #[test]
+    fn subclusters_of_a_cluster_are_put_together() {
+        let operations = [
+            Operation::Data { offset: 511, bytes: vec![1; 2] },
+            Operation::Zero { range: 1024..16384 + 512, preallocated: false },
+            Operation::Allocate(32768..49152),
+            Operation::Zero { range: 49152..65000, preallocated: true },
+        ];
+        assert_eq!(
+            states(&operations, &EXTENDED),
+            [
+                (0, 1, 0xffff_fffc_0000_0003, true),
+                (1, 1, 1 << 32, false),
+                (2, 1, 0xffff_ffff, true),
+                (3, 1, 0x7fff_ffff << 32, true),
+            ]
+        );
+    }
+}

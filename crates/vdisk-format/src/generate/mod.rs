@@ -1,0 +1,61 @@
+//! Writes valid qcow2 images of any shape, with known contents.
+//!
+//! This is for tests, demonstrations, benchmarks and fuzzing seeds: whatever needs an image of a
+//! given shape without a hypervisor's tools at hand. The result is always valid: what the format
+//! does not allow is a [`GenerateError`]. To get an image that is *wrong*, generate a right one and
+//! change its bytes.
+//!
+//! ```
+//! use vdisk_format::generate::{Bitmap, Qcow2, Snapshot};
+//!
+//! let image = Qcow2::new(64 << 20)
+//!     .cluster_bits(12)
+//!     .backing_file("base.qcow2", Some("qcow2"))
+//!     .data(1 << 20, b"known contents")
+//!     .zero(2 << 20..3 << 20)
+//!     .bitmap(Bitmap::new("since-monday").dirty(1 << 20..2 << 20))
+//!     .snapshot(Snapshot::new("1", "clean"))
+//!     .build()?;
+//! assert_eq!(image.get(..4), Some(b"QFI\xfb".as_slice()));
+//! # Ok::<(), vdisk_format::generate::GenerateError>(())
+//! ```
+//!
+//! # How it works
+//!
+//! 1. The setters of [`Qcow2`] only note what is wanted.
+//! 2. Everything is planned before a byte is written: `guest` turns the guest's contents into runs
+//!    of clusters, `layout` gives every structure its place, which fixes every reference count.
+//! 3. `write` goes through the plan once, front to back, and writes what is not zero.
+//!
+//! Memory is proportional to the number of ranges described and of L2 tables, not to the size of
+//! the disk or of its data: a fully allocated disk of 1 TiB is one range and 2048 tables.
+//!
+//! # The layout
+//!
+//! Like that of a new image of `qemu-img`: header, refcount table, refcount blocks, L1 table; then
+//! each L2 table followed by its data clusters; then the snapshots' L1 tables and the snapshot
+//! table; then for each bitmap its data and its table; then the bitmap directory.
+//!
+//! # What it does not write
+//!
+//! Compressed clusters, encryption, and the saved state of a virtual machine. QEMU's own limits
+//! (an L1 table of 32 MiB, a refcount table of 8 MiB, a bitmap name of 1023 bytes, …) are not
+//! enforced: a shape beyond them is valid but QEMU will not open it.
+
+mod bitmap;
+mod builder;
+mod error;
+mod geometry;
+mod guest;
+mod header;
+mod layout;
+mod refcounts;
+mod sink;
+mod snapshot;
+mod validate;
+mod write;
+
+pub use bitmap::Bitmap;
+pub use builder::Qcow2;
+pub use error::GenerateError;
+pub use snapshot::Snapshot;
