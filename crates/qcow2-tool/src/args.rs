@@ -141,22 +141,33 @@ pub fn normalized(mut argv: Vec<OsString>) -> Vec<OsString> {
         let flag = argv.remove(at + 1);
         argv.insert(1, flag);
     }
-    let names: Vec<String> =
-        Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
-    let is_command = |arg: &OsStr| names.iter().any(|name| arg == name.as_str());
-    let mut words =
-        argv.iter().enumerate().skip(1).filter(|(_, arg)| !arg.as_encoded_bytes().starts_with(b"-"));
-    if let (Some((file, name)), Some((_, command))) = (words.next(), words.next())
-        && is_command(name)
-        && is_command(command)
-    {
-        let mut path = OsString::from("./");
-        path.push(name);
-        if let Some(arg) = argv.get_mut(file) {
-            *arg = path;
-        }
+    let both_are_commands =
+        words(&argv).is_some_and(|(file, command)| is_command(file) && is_command(command));
+    if let Some(file) = argv.iter_mut().skip(1).find(|arg| is_word(arg)).filter(|_| both_are_commands) {
+        *file = [OsStr::new("./"), file].into_iter().collect();
     }
     argv
+}
+
+/// The COMMAND of a command line that has one, if it is not known.
+#[must_use]
+pub fn unknown_command(argv: &[OsString]) -> Option<String> {
+    let (_, command) = words(argv)?;
+    (!is_command(command)).then(|| command.to_string_lossy().into_owned())
+}
+
+/// FILE and COMMAND: no option that may stand before them takes a value.
+fn words(argv: &[OsString]) -> Option<(&OsStr, &OsStr)> {
+    let mut words = argv.iter().skip(1).filter(|arg| is_word(arg)).map(OsString::as_os_str);
+    Some((words.next()?, words.next()?))
+}
+
+fn is_word(arg: &OsStr) -> bool {
+    !arg.as_encoded_bytes().starts_with(b"-")
+}
+
+fn is_command(arg: &OsStr) -> bool {
+    Cli::command().get_subcommands().any(|command| arg == command.get_name())
 }
 
 #[cfg(test)]

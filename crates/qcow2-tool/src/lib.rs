@@ -12,31 +12,30 @@ mod original;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
+use tool_support::Failure;
 use tool_support::status::USAGE;
 
 /// Runs the command that `argv` asks for, and returns the exit status.
 #[must_use]
 pub fn main(argv: Vec<OsString>) -> ExitCode {
-    match args::Cli::try_parse_from(args::normalized(argv)) {
-        Ok(cli) => match command::run(cli) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => failure.report(),
+    let argv = args::normalized(argv);
+    let outcome = match args::Cli::try_parse_from(&argv) {
+        Ok(cli) => {
+            let file = cli.file.clone();
+            command::run(cli).map_err(|failure| failure.about(&file))
+        }
+        Err(error) if error.use_stderr() => match args::unknown_command(&argv) {
+            Some(name) => Err(Failure::Original { status: USAGE, message: original::unknown_command(&name) }),
+            None => return usage(&error),
         },
-        Err(error) => usage(&error),
-    }
+        Err(error) => return usage(&error),
+    };
+    outcome.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
 }
 
-/// Help and version go to standard output; what is wrong to standard error, but for an unknown command, which
-/// the original names on standard output.
+/// Help and version, on standard output; or what is wrong with the command line, on standard error.
 fn usage(error: &clap::Error) -> ExitCode {
-    if error.kind() == ErrorKind::InvalidSubcommand
-        && let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand)
-    {
-        let message = original::unknown_command(name);
-        return tool_support::Failure::Original { status: USAGE, message }.report();
-    }
     // Whoever closed our output does not want the text.
     let _ = error.print();
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }

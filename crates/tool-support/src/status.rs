@@ -1,6 +1,7 @@
 //! Exit status, and how a command that fails says so.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// 1: it could not be done, and the file is as it was.
@@ -51,6 +52,18 @@ impl Failure {
     /// A failure with exit status [`USAGE`].
     pub fn usage(message: impl Into<String>) -> Self {
         Self::Error { status: USAGE, message: message.into() }
+    }
+
+    /// The same, naming the file that it is about, unless it does.
+    #[must_use]
+    pub fn about(self, file: &Path) -> Self {
+        let file = file.display().to_string();
+        match self {
+            Self::Error { status, message } if !message.contains(&file) => {
+                Self::Error { status, message: format!("{file}: {message}") }
+            }
+            other => other,
+        }
     }
 
     /// Says it, and returns the exit status.

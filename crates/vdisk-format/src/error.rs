@@ -35,7 +35,7 @@ pub enum Error {
         have: u64,
     },
     /// This kind of file, or this system, cannot do it.
-    #[error("{what}: not supported: {why}")]
+    #[error("{what}: {why}")]
     Unsupported {
         /// What was asked.
         what: String,

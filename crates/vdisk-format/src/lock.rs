@@ -141,7 +141,7 @@ mod linux {
 
     fn no_locks(path: &Path, errno: Errno) -> Error {
         Error::Unsupported {
-            what: format!("locks on {}", path.display()),
+            what: format!("cannot lock {}", path.display()),
             why: format!("{errno}; to go on without them, use --no-lock"),
         }
     }

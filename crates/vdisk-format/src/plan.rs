@@ -72,8 +72,11 @@ impl Plan {
         Self { length, new_length: length, writes: Vec::new() }
     }
 
-    /// Adds the write of `new` at `offset` of `image`, less the bytes at its start and end that are there already;
-    /// nothing is added where nothing changes. A write past the end of the file makes it grow.
+    /// Adds the write of `new` at `offset` of `image`; nothing is added where nothing changes. A write past the end of
+    /// the file makes it grow.
+    ///
+    /// The whole range is written and, before that, compared: a field of which one byte changes is stale as soon as any
+    /// of its bytes did.
     ///
     /// # Errors
     /// [`Reason::BadPlan`] where the write overlaps an earlier one, or `image` is not the plan's.
@@ -88,19 +91,10 @@ impl Plan {
             return bad("a place inside a file", format!("{} bytes", new.len()));
         }
         let old = clipped(image, offset, new.len() as u64);
-        let same = new.iter().zip(old).take_while(|(new, old)| new == old).count();
-        let mut end = new.len();
-        if old.len() == new.len() {
-            end -= new.iter().zip(old).skip(same).rev().take_while(|(new, old)| new == old).count();
-        }
-        let (Some(changed), Some(old)) = (new.get(same..end), old.get(same..end.min(old.len()))) else {
-            return Ok(());
-        };
-        if changed.is_empty() {
+        if old == new {
             return Ok(());
         }
-        let write =
-            Write { offset: HostOffset(offset + same as u64), old: old.to_vec(), new: changed.to_vec(), why };
+        let write = Write { offset: HostOffset(offset), old: old.to_vec(), new: new.to_vec(), why };
         let new_length = self.new_length.max(write.end());
         self.push(write)?;
         self.new_length = new_length;
@@ -286,12 +280,14 @@ mod tests {
     }
 
     #[test]
-    fn only_the_bytes_that_change_are_written() {
-        let image = b"0123456789".to_vec();
+    fn a_field_is_stale_when_any_of_its_bytes_changed() {
+        let image = 0x1_0000u64.to_be_bytes().to_vec();
         let mut plan = Plan::new(&image);
-        plan.set(&image, 2, b"23xx6789", "middle".to_owned()).unwrap();
-        let write = &plan.writes()[0];
-        assert_eq!((write.offset.0, &write.old[..], &write.new[..]), (4, &b"45"[..], &b"xx"[..]));
+        plan.set(&image, 0, &image, "nothing".to_owned()).unwrap();
+        assert!(plan.is_empty());
+        plan.set(&image, 0, &0x2_0000u64.to_be_bytes(), "size".to_owned()).unwrap();
+        let error = plan.state_of(&0x111_0000u64.to_be_bytes()).unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::Stale));
     }
 
     #[test]

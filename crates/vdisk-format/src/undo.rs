@@ -62,14 +62,20 @@ impl UndoPlace {
         Ok(Self { dir: dir.to_owned(), stem: name })
     }
 
-    /// Whether records can be made here: the folder can be written, and is not where devices are.
+    /// Whether records can be made here: the folder can be written, and the image is no device, for folders of
+    /// devices are not kept.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         #[cfg(unix)]
-        let writable = nix::unistd::access(&self.dir, nix::unistd::AccessFlags::W_OK).is_ok();
+        {
+            use nix::unistd::{AccessFlags, access};
+            use std::os::unix::fs::FileTypeExt;
+            let image = fs::metadata(self.dir.join(&self.stem));
+            let is_device = image.is_ok_and(|metadata| metadata.file_type().is_block_device());
+            !is_device && access(&self.dir, AccessFlags::W_OK).is_ok()
+        }
         #[cfg(not(unix))]
-        let writable = true;
-        writable && !self.dir.starts_with("/dev/") && self.dir != Path::new("/dev")
+        true
     }
 
     /// The records, oldest first.

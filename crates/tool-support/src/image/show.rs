@@ -12,8 +12,10 @@ use super::Format;
 use crate::output::Out;
 use crate::status::{Outcome, note};
 
-/// Most bytes of one side of a write that the text shows.
-const MAX_SHOWN: usize = 128;
+/// Bytes that a line of a hex dump shows.
+const LINE: usize = 16;
+/// Most changed lines of a write that the text shows.
+const MAX_LINES: usize = 16;
 
 /// A plan, and what its preview says of the image after it. Its JSON is a document of its own.
 #[derive(Serialize)]
@@ -70,8 +72,7 @@ impl fmt::Display for Shown<'_> {
         writeln!(f)?;
         for write in writes {
             writeln!(f, "\n{}  {}", write.offset, write.why)?;
-            side(f, '-', write, &write.old)?;
-            side(f, '+', write, &write.new)?;
+            changes(f, write)?;
         }
         for (what, findings) in [("It mends", &self.mends), ("After it", &self.breaks)] {
             if !findings.is_empty() {
@@ -83,20 +84,31 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// One side of a write, 16 bytes a line, as a hex dump shows them.
-fn side(f: &mut fmt::Formatter<'_>, sign: char, write: &Write, bytes: &[u8]) -> fmt::Result {
+/// The lines of a write that change, 16 bytes each, as a hex dump shows them.
+fn changes(f: &mut fmt::Formatter<'_>, write: &Write) -> fmt::Result {
+    let (mut old, mut new) = (write.old.chunks(LINE), write.new.chunks(LINE));
     let mut at = write.offset.0;
-    for line in bytes.iter().as_slice().chunks(16).take(MAX_SHOWN / 16) {
-        let hex: String = line.iter().map(|byte| format!(" {byte:02x}")).collect();
-        let text: String = line
-            .iter()
-            .map(|&byte| if byte.is_ascii_graphic() || byte == b' ' { char::from(byte) } else { '.' })
-            .collect();
-        writeln!(f, "  {sign} {at:#010x} {hex:<48}  |{text}|")?;
-        at += line.len() as u64;
+    let mut left = MAX_LINES;
+    loop {
+        let (before, after) = (old.next(), new.next());
+        if before.is_none() && after.is_none() {
+            return Ok(());
+        }
+        if before != after {
+            if left == 0 {
+                return writeln!(f, "  …  --json shows all of it");
+            }
+            left -= 1;
+            before.map_or(Ok(()), |bytes| line(f, '-', at, bytes))?;
+            after.map_or(Ok(()), |bytes| line(f, '+', at, bytes))?;
+        }
+        at += LINE as u64;
     }
-    match bytes.len().saturating_sub(MAX_SHOWN) {
-        0 => Ok(()),
-        more => writeln!(f, "  {sign} … {more} more bytes"),
-    }
+}
+
+fn line(f: &mut fmt::Formatter<'_>, sign: char, at: u64, bytes: &[u8]) -> fmt::Result {
+    let hex: String = bytes.iter().map(|byte| format!(" {byte:02x}")).collect();
+    let visible = |&byte: &u8| if matches!(byte, b' '..=b'~') { char::from(byte) } else { '.' };
+    let text: String = bytes.iter().map(visible).collect();
+    writeln!(f, "  {sign} {at:#010x} {hex:<48}  |{text}|")
 }
