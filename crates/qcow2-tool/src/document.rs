@@ -4,15 +4,18 @@
 use std::cell::RefCell;
 use std::path::Path;
 
-use serde::ser::{SerializeMap, SerializeSeq};
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
+use tool_support::output::Lossy;
 use vdisk_format::bytes::Hex;
-use vdisk_format::qcow2::bitmap::{Bitmap, BitmapsExtension, TableBudget};
+use vdisk_format::qcow2::bitmap::TableBudget;
 use vdisk_format::qcow2::extension::{AreaEnd, FeatureNames};
 use vdisk_format::qcow2::{Content, Extension, Header, check};
 use vdisk_format::record::Field;
 use vdisk_format::report::Report;
 use vdisk_format::units::HostOffset;
+
+use crate::bitmaps::BitmapsObject;
 
 const SCHEMA: u32 = 1;
 
@@ -27,7 +30,7 @@ pub(crate) struct HeaderDocument<'h> {
     cluster_size: Option<u64>,
     /// Header bytes behind the known fields, where any is not 0.
     unknown_additional_fields: Option<Hex<'h>>,
-    backing_file: Option<Text<'h>>,
+    backing_file: Option<Lossy<'h>>,
     #[serde(flatten)]
     extensions: ExtensionsPart<'h>,
 }
@@ -58,7 +61,7 @@ impl<'h> HeaderDocument<'h> {
             fields_in_file: header.fields().count(),
             cluster_size: header.cluster_size(),
             unknown_additional_fields: unknown.iter().any(|&byte| byte != 0).then_some(Hex(unknown)),
-            backing_file: header.backing_file().map(Text),
+            backing_file: header.backing_file().map(Lossy),
             extensions: ExtensionsPart::new(header),
         }
     }
@@ -113,15 +116,6 @@ impl AreaObject {
     }
 }
 
-/// Text from an image: what is not UTF-8 becomes U+FFFD, and the `data` beside it has the bytes.
-struct Text<'h>(&'h [u8]);
-
-impl Serialize for Text<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&String::from_utf8_lossy(self.0))
-    }
-}
-
 struct Extensions<'h> {
     header: &'h Header<'h>,
     budget: RefCell<TableBudget>,
@@ -149,12 +143,13 @@ impl Serialize for ExtensionObject<'_> {
         map.serialize_entry("length", &extension.length)?;
         map.serialize_entry("data", &Hex(extension.data))?;
         match extension.content() {
-            Ok(Content::BackingFormat(name)) => map.serialize_entry("backing_format", &Text(name))?,
-            Ok(Content::DataFile(name)) => map.serialize_entry("data_file", &Text(name))?,
+            Ok(Content::BackingFormat(name)) => map.serialize_entry("backing_format", &Lossy(name))?,
+            Ok(Content::DataFile(name)) => map.serialize_entry("data_file", &Lossy(name))?,
             Ok(Content::FeatureNames(names)) => map.serialize_entry("feature_names", &Names(names))?,
             Ok(Content::CryptoHeader(pointer)) => map.serialize_entry("crypto_header", &pointer)?,
             Ok(Content::Bitmaps(bitmaps)) => {
-                map.serialize_entry("bitmaps", &BitmapsObject { all: self.all, bitmaps })?;
+                let Extensions { header, budget } = self.all;
+                map.serialize_entry("bitmaps", &BitmapsObject { image: header.image(), bitmaps, budget })?;
             }
             Ok(_) | Err(_) => {}
         }
@@ -171,78 +166,13 @@ impl Serialize for Names<'_> {
             r#type: u8,
             group: Option<&'static str>,
             bit: u8,
-            name: Text<'n>,
+            name: Lossy<'n>,
         }
         serializer.collect_seq(self.0.entries().map(|entry| Name {
             r#type: entry.kind,
             group: entry.group().map(vdisk_format::qcow2::FeatureGroup::name),
             bit: entry.bit,
-            name: Text(entry.name),
+            name: Lossy(entry.name),
         }))
-    }
-}
-
-struct BitmapsObject<'h> {
-    all: &'h Extensions<'h>,
-    bitmaps: BitmapsExtension,
-}
-
-impl Serialize for BitmapsObject<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        for (field, value) in self.bitmaps.fields() {
-            map.serialize_entry(field.name, &value)?;
-        }
-        map.serialize_entry("bitmap_directory", &Directory(self))?;
-        map.end()
-    }
-}
-
-struct Directory<'h>(&'h BitmapsObject<'h>);
-
-impl Serialize for Directory<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let BitmapsObject { all, bitmaps } = self.0;
-        let mut seq = serializer.serialize_seq(None)?;
-        for bitmap in bitmaps.directory(all.header.image()).map_while(Result::ok) {
-            if all.budget.borrow_mut().spend(&bitmap).is_err() {
-                break;
-            }
-            seq.serialize_element(&BitmapObject(bitmap))?;
-        }
-        seq.end()
-    }
-}
-
-struct BitmapObject<'h>(Bitmap<'h>);
-
-impl Serialize for BitmapObject<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Entry {
-            kind: vdisk_format::qcow2::bitmap::BitmapTableEntryKind,
-            offset: HostOffset,
-            reserved: u64,
-        }
-        let bitmap = &self.0;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("name", &Text(bitmap.name))?;
-        map.serialize_entry("offset", &bitmap.offset)?;
-        for (field, value) in bitmap.fixed.fields() {
-            map.serialize_entry(field.name, &value)?;
-        }
-        struct Table<'h>(Option<vdisk_format::qcow2::bitmap::BitmapTable<'h>>);
-        impl Serialize for Table<'_> {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                let Some(table) = self.0 else { return serializer.serialize_none() };
-                serializer.collect_seq(table.entries().map(|entry| Entry {
-                    kind: entry.kind(),
-                    offset: entry.cluster(),
-                    reserved: entry.reserved(),
-                }))
-            }
-        }
-        map.serialize_entry("bitmap_table", &Table(bitmap.table().ok()))?;
-        map.end()
     }
 }

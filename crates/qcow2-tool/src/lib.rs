@@ -4,6 +4,7 @@
 //! prints is in `original/`, and nowhere else.
 
 pub mod args;
+mod bitmaps;
 mod command;
 mod document;
 mod number;

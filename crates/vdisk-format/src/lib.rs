@@ -49,3 +49,7 @@ pub mod units;
 pub use error::{Error, Result};
 pub use image::Image;
 pub use plan::Plan;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

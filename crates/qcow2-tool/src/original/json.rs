@@ -1,15 +1,17 @@
 //! The JSON form of its dumps: Python's `json.dumps(…, indent=4)`, which escapes all but printable ASCII.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 
 use serde::Serialize;
-use serde::ser::{SerializeMap, SerializeSeq, Serializer};
+use serde::ser::{SerializeMap, Serializer};
 use serde_json::ser::{CharEscape, Formatter, PrettyFormatter};
 use tool_support::Out;
-use vdisk_format::qcow2::bitmap::{Bitmap, BitmapTable, BitmapsExtension, TableBudget};
+use vdisk_format::qcow2::bitmap::TableBudget;
 use vdisk_format::qcow2::{Content, Extension, Header};
 
-use super::{data_text, extension_name, header_fields};
+use super::{DataText, extension_name, header_fields};
+use crate::bitmaps::BitmapsObject;
 
 /// The header's document.
 pub(crate) fn header(out: &mut Out, header: &Header<'_>) -> io::Result<()> {
@@ -19,7 +21,7 @@ pub(crate) fn header(out: &mut Out, header: &Header<'_>) -> io::Result<()> {
 /// The document of the extensions, a list.
 pub(crate) fn extensions(out: &mut Out, header: &Header<'_>) -> io::Result<()> {
     let budget = TableBudget::new(header.image());
-    document(out, &ExtensionsDocument { header, budget: std::cell::RefCell::new(budget) })
+    document(out, &ExtensionsDocument { header, budget: RefCell::new(budget) })
 }
 
 fn document(out: &mut Out, value: &impl Serialize) -> io::Result<()> {
@@ -95,7 +97,7 @@ impl Serialize for HeaderDocument<'_> {
 
 struct ExtensionsDocument<'h> {
     header: &'h Header<'h>,
-    budget: std::cell::RefCell<TableBudget>,
+    budget: RefCell<TableBudget>,
 }
 
 impl Serialize for ExtensionsDocument<'_> {
@@ -118,75 +120,11 @@ impl Serialize for ExtensionObject<'_> {
         map.serialize_entry("magic", &extension.magic)?;
         map.serialize_entry("length", &extension.length)?;
         if let Ok(Content::Bitmaps(bitmaps)) = extension.content() {
-            map.serialize_entry("data", &BitmapsObject { document: self.document, bitmaps })?;
+            let ExtensionsDocument { header, budget } = self.document;
+            map.serialize_entry("data", &BitmapsObject { image: header.image(), bitmaps, budget })?;
         } else {
-            map.serialize_entry("data_str", &String::from_utf8_lossy(&data_text(extension.data)))?;
+            map.serialize_entry("data_str", &DataText(extension.data))?;
         }
         map.end()
-    }
-}
-
-struct BitmapsObject<'d> {
-    document: &'d ExtensionsDocument<'d>,
-    bitmaps: BitmapsExtension,
-}
-
-impl Serialize for BitmapsObject<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        for (field, value) in self.bitmaps.fields() {
-            map.serialize_entry(field.name, &value)?;
-        }
-        map.serialize_entry("bitmap_directory", &Directory(self))?;
-        map.end()
-    }
-}
-
-struct Directory<'d>(&'d BitmapsObject<'d>);
-
-impl Serialize for Directory<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let BitmapsObject { document, bitmaps } = self.0;
-        let mut seq = serializer.serialize_seq(None)?;
-        for bitmap in bitmaps.directory(document.header.image()).map_while(Result::ok) {
-            if document.budget.borrow_mut().spend(&bitmap).is_err() {
-                break;
-            }
-            seq.serialize_element(&BitmapObject(bitmap))?;
-        }
-        seq.end()
-    }
-}
-
-struct BitmapObject<'d>(Bitmap<'d>);
-
-impl Serialize for BitmapObject<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("name", &String::from_utf8_lossy(self.0.name))?;
-        for (field, value) in self.0.fixed.fields() {
-            map.serialize_entry(field.name, &value)?;
-        }
-        map.serialize_entry("bitmap_table", &self.0.table().ok().map(Table))?;
-        map.end()
-    }
-}
-
-struct Table<'d>(BitmapTable<'d>);
-
-impl Serialize for Table<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Entry {
-            r#type: &'static str,
-            offset: u64,
-            reserved: u64,
-        }
-        let entry = |entry: vdisk_format::qcow2::bitmap::BitmapTableEntry| Entry {
-            r#type: entry.kind().name(),
-            offset: entry.cluster().0,
-            reserved: entry.reserved(),
-        };
-        serializer.collect_seq(self.0.entries().map(entry))
     }
 }

@@ -3,6 +3,8 @@
 pub(crate) mod json;
 pub(crate) mod text;
 
+use serde::{Serialize, Serializer};
+use tool_support::output::Lossy;
 use vdisk_format::qcow2::{Header, Magic};
 use vdisk_format::record::{Field, Notation};
 
@@ -60,7 +62,22 @@ fn extension_name(magic: Magic) -> &'static str {
 }
 
 /// Extension data as it shows them: quoted where all bytes are Python's `string.printable`, else not at all.
-fn data_text(data: &[u8]) -> Vec<u8> {
-    let printable = |byte: &u8| matches!(byte, b' '..=b'~' | b'\t'..=b'\r');
-    if data.iter().all(printable) { [b"'", data, b"'"].concat() } else { b"<binary>".to_vec() }
+struct DataText<'d>(&'d [u8]);
+
+impl<'d> DataText<'d> {
+    /// The bytes, where they are shown.
+    fn printable(&self) -> Option<&'d [u8]> {
+        self.0.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'..=b'\r')).then_some(self.0)
+    }
 }
+
+impl Serialize for DataText<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.printable() {
+            Some(data) => serializer.collect_str(&format_args!("'{}'", Lossy(data))),
+            None => serializer.serialize_str(BINARY),
+        }
+    }
+}
+
+const BINARY: &str = "<binary>";

@@ -7,7 +7,7 @@ use vdisk_format::qcow2::bitmap::{Bitmap, BitmapTableEntryKind, TableBudget};
 use vdisk_format::qcow2::{Content, Extension, Header};
 use vdisk_format::record::{Field, Notation};
 
-use super::{data_text, extension_name, header_fields};
+use super::{BINARY, DataText, extension_name, header_fields};
 
 /// `dump-header`, up to the empty line before the extensions.
 pub(crate) fn header(out: &mut Out, header: &Header<'_>) -> io::Result<()> {
@@ -49,8 +49,14 @@ fn extension(
         }
     } else {
         write!(out, "{:<25} ", "data")?;
-        out.untrusted(&data_text(extension.data))?;
-        writeln!(out)?;
+        match DataText(extension.data).printable() {
+            Some(data) => {
+                write!(out, "'")?;
+                out.untrusted(data)?;
+                writeln!(out, "'")?;
+            }
+            None => writeln!(out, "{BINARY}")?,
+        }
     }
     writeln!(out)
 }

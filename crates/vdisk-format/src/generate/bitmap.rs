@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn touched_bits_are_merged() {
         let bitmap = Bitmap::new("b").granularity_bits(9).dirty(1024..1025).dirty(0..513);
-        assert_eq!(bitmap.bits(G.size).unwrap(), [0..3]);
+        assert_eq!(bitmap.bits(G.size).unwrap(), vec![Range { start: 0, end: 3 }]);
         assert!(bitmap.clone().dirty(0..G.size + 1).bits(G.size).is_err());
         let plan = BitmapPlan::new(&bitmap, &G).unwrap();
         let mut cluster = vec![0xff; 512];

@@ -33,7 +33,7 @@ pub struct Qcow2 {
     pub(super) dirty: bool,
     pub(super) compression_type: u8,
     pub(super) extended_l2: bool,
-    /// `None`: in version 3, if there is room.
+    /// `None`: in version 3, if there is enough room.
     pub(super) feature_name_table: Option<bool>,
     pub(super) backing_file: Option<BackingFile>,
     pub(super) data_file: Option<DataFile>,
@@ -133,8 +133,8 @@ impl Qcow2 {
         self
     }
 
-    /// Whether there is a feature name table. By default version 3 images have one, but only if
-    /// it fits in the first cluster with everything else.
+    /// Whether there is a feature name table. By default version 3 images with clusters of more
+    /// than 4096 bytes have one, unless the first cluster is too full for it.
     pub fn feature_name_table(mut self, feature_name_table: bool) -> Self {
         self.feature_name_table = Some(feature_name_table);
         self

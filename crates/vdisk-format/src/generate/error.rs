@@ -98,10 +98,11 @@ pub enum GenerateError {
         /// The width of a reference count, in bits.
         bits: u32,
     },
-    /// The image file would reach beyond the 56 bits of a host cluster offset.
-    #[error("the image file would have {clusters} clusters, beyond the host offsets of 56 bits")]
+    /// The image file, or the external data file, would reach beyond the 56 bits of a host cluster
+    /// offset.
+    #[error("the file would have {clusters} clusters, beyond the host offsets of 56 bits")]
     FileTooLarge {
-        /// The clusters that the image file would have.
+        /// The clusters that the file would have.
         clusters: u64,
     },
     /// The image does not fit in memory: write it to a file.

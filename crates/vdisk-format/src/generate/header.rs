@@ -1,7 +1,7 @@
 //! The first cluster: header, header extensions, backing file name.
 
-use super::Qcow2;
 use super::layout::Layout;
+use super::{Bitmap, Qcow2};
 
 /// The length of a version 2 header in bytes.
 pub(super) const LENGTH_V2: u32 = 72;
@@ -15,6 +15,8 @@ const FEATURE_NAME_TABLE: u32 = 0x6803_f857;
 const BITMAPS: u32 = 0x2385_2875;
 const END: u32 = 0;
 
+/// With clusters of at most this many bytes there is no feature name table by default.
+const SMALL_CLUSTER: u64 = 4096;
 /// The length of a feature name table entry in bytes.
 const FEATURE_NAME_SIZE: usize = 48;
 /// Feature bitmap (0 incompatible, 1 compatible, 2 autoclear), bit, name.
@@ -113,7 +115,7 @@ fn extensions(wanted: &Qcow2, layout: &Layout<'_>) -> Vec<u8> {
         push(&mut area, FEATURE_NAME_TABLE, &feature_name_table());
     }
     if !wanted.bitmaps.is_empty() {
-        let size: u64 = wanted.bitmaps.iter().map(|bitmap| bitmap.entry_length()).sum();
+        let size: u64 = wanted.bitmaps.iter().map(Bitmap::entry_length).sum();
         let mut data = Vec::new();
         data.extend((wanted.bitmaps.len() as u32).to_be_bytes());
         data.extend([0; 4]);
@@ -139,11 +141,12 @@ fn sizes(wanted: &Qcow2, feature_name_table: bool) -> u64 {
         + size(0)
 }
 
-/// Unless the caller says so, there is a feature name table if there is room for it.
+/// Unless the caller says so, there is a feature name table if there is room for it, and as with
+/// qemu-img not in clusters of up to [`SMALL_CLUSTER`].
 fn has_feature_name_table(wanted: &Qcow2, cluster_size: u64) -> bool {
     wanted.feature_name_table.unwrap_or_else(|| {
         let more = sizes(wanted, true) - sizes(wanted, false);
-        wanted.version >= 3 && length(wanted) + more <= cluster_size
+        wanted.version >= 3 && cluster_size > SMALL_CLUSTER && length(wanted) + more <= cluster_size
     })
 }
 
@@ -178,7 +181,6 @@ fn push(area: &mut Vec<u8>, extension_type: u32, data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::Bitmap;
 
     fn header(wanted: &Qcow2) -> Vec<u8> {
         let layout = Layout::plan(wanted).unwrap();
@@ -205,12 +207,16 @@ mod tests {
 
     #[test]
     fn the_feature_name_table_gives_way_unless_it_is_wanted() {
-        let new = || Qcow2::new(1 << 20).cluster_bits(9);
-        assert_eq!(header(&new()).len(), 512);
-        assert_eq!(header(&new().feature_name_table(false)).len(), 120);
-        assert_eq!(header(&new().backing_file("b", None)).len(), 121);
-        let wanted = new().backing_file("b", None).feature_name_table(true);
+        let small = || Qcow2::new(1 << 20).cluster_bits(9);
+        assert_eq!(header(&small()).len(), 120);
+        assert_eq!(header(&small().feature_name_table(true)).len(), 512);
+        let wanted = small().backing_file("b", None).feature_name_table(true);
         assert!(Layout::plan(&wanted).is_err());
+        let large = || Qcow2::new(1 << 20).cluster_bits(13);
+        assert_eq!(header(&large()).len(), 512);
+        assert_eq!(header(&large().feature_name_table(false)).len(), 120);
+        assert_eq!(header(&large().extension(7, [1; 8000])).len(), 120 + 8 + 8000);
+        assert!(Layout::plan(&large().extension(7, [1; 8000]).feature_name_table(true)).is_err());
     }
 
     #[test]

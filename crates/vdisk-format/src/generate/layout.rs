@@ -7,7 +7,7 @@ use super::geometry::Geometry;
 use super::guest::{Contents, Extent};
 use super::refcounts::{self, Refcounts};
 use super::validate::{self, narrow};
-use super::{GenerateError, Qcow2};
+use super::{Bitmap, GenerateError, Qcow2, Snapshot};
 
 /// Host offsets have 56 bits.
 const HOST_OFFSET_BITS: u32 = 56;
@@ -129,8 +129,8 @@ impl<'a> Layout<'a> {
         // How much there is, which says how many reference counts there are.
         let l1_clusters = g.clusters_for(u64::from(self.l1_size) * 8);
         let data_clusters = if external { 0 } else { allocated(&self.extents) };
-        let snapshot_table = wanted.snapshots.iter().map(|snapshot| snapshot.entry_length()).sum();
-        let directory = wanted.bitmaps.iter().map(|bitmap| bitmap.entry_length()).sum();
+        let snapshot_table = wanted.snapshots.iter().map(Snapshot::entry_length).sum();
+        let directory = wanted.bitmaps.iter().map(Bitmap::entry_length).sum();
         let bitmaps: u64 = self.bitmaps.iter().map(|bitmap| bitmap.clusters(&g)).sum();
         let others = 1
             + l1_clusters * (1 + snapshots)
@@ -141,8 +141,11 @@ impl<'a> Layout<'a> {
             + g.clusters_for(directory);
         let (table, blocks) = refcounts::clusters(&g, others);
         let clusters = others + table + blocks;
-        if clusters > 1 << (HOST_OFFSET_BITS - g.cluster_bits) {
-            return Err(GenerateError::FileTooLarge { clusters });
+        let data_file_end = self.extents.last().filter(|_| external);
+        let data_file_clusters = data_file_end.map_or(0, |extent| extent.first + extent.count);
+        let largest = clusters.max(data_file_clusters);
+        if largest > 1 << (HOST_OFFSET_BITS - g.cluster_bits) {
+            return Err(GenerateError::FileTooLarge { clusters: largest });
         }
 
         // Where it is.
@@ -214,7 +217,6 @@ fn l2_tables(extents: &[Extent], g: &Geometry) -> Vec<L2Table> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::{Bitmap, Snapshot};
 
     #[test]
     fn an_empty_image_is_laid_out_as_by_qemu_img() {

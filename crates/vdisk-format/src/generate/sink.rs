@@ -4,6 +4,8 @@ use std::io::{self, Seek, SeekFrom, Write};
 
 /// Zeros are left out in aligned blocks of this many bytes.
 const BLOCK: u64 = 4096;
+/// A block of zeros, to compare with.
+const ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
 /// Neighbouring writes are put together up to this many bytes.
 const BATCH: usize = 1 << 20;
 
@@ -29,7 +31,7 @@ impl<'a, W: Write + Seek> Sink<'a, W> {
         while !bytes.is_empty() {
             let room = (BLOCK - at % BLOCK) as usize;
             let (block, rest) = bytes.split_at(room.min(bytes.len()));
-            if block.iter().any(|&byte| byte != 0) {
+            if !ZEROS.starts_with(block) {
                 self.append(at, block)?;
             }
             at += block.len() as u64;

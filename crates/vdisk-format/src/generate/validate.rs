@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use super::geometry::Geometry;
+use super::guest::Operation;
 use super::header;
-use super::{GenerateError, Qcow2};
+use super::{Bitmap, GenerateError, Qcow2, Snapshot};
 
 /// A backing file name has at most this many bytes.
 const BACKING_FILE_SIZE_MAX: u64 = 1023;
@@ -64,7 +65,7 @@ fn version_2(wanted: &Qcow2) -> Result<(), GenerateError> {
     field("header_length", length.into(), length == header::LENGTH_V2, "72 in version 2")?;
     let order = u64::from(wanted.refcount_order);
     field("refcount_order", order, order == 4, "4 in version 2")?;
-    let zero = wanted.contents.iter().any(super::guest::Operation::is_zero);
+    let zero = wanted.contents.iter().any(Operation::is_zero);
     for (has, feature) in [
         (wanted.lazy_refcounts, "lazy_refcounts"),
         (wanted.dirty, "dirty"),
@@ -118,8 +119,8 @@ fn names(wanted: &Qcow2) -> Result<(), GenerateError> {
     }
     narrow("the bitmap directory", wanted.bitmaps.len() as u64)?;
     narrow("the snapshot table", wanted.snapshots.len() as u64)?;
-    unique("bitmaps", wanted.bitmaps.iter().map(|bitmap| bitmap.name()))?;
-    unique("snapshots", wanted.snapshots.iter().map(|snapshot| snapshot.id()))
+    unique("bitmaps", wanted.bitmaps.iter().map(Bitmap::name))?;
+    unique("snapshots", wanted.snapshots.iter().map(Snapshot::id))
 }
 
 fn unique<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Result<(), GenerateError> {
@@ -139,7 +140,7 @@ fn field(field: &'static str, value: u64, ok: bool, valid: &'static str) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::{Bitmap, Snapshot};
+    use std::io::Cursor;
 
     fn error(wanted: &Qcow2) -> String {
         wanted.build().unwrap_err().to_string()
@@ -221,6 +222,9 @@ mod tests {
         assert!(error_of(1 << 50).contains("L1 table would have"));
         let full = Qcow2::new(1 << 56).cluster_bits(21).allocate(0..1 << 56);
         assert!(matches!(full.build(), Err(GenerateError::FileTooLarge { .. })));
+        let external = Qcow2::new(1 << 57).cluster_bits(21).data_file("d", false);
+        assert!(external.clone().data((1 << 56) - 1, b"x").write_to(&mut Cursor::new(Vec::new())).is_ok());
+        assert!(matches!(external.data(1 << 56, b"x").build(), Err(GenerateError::FileTooLarge { .. })));
         let beyond = new().data((1 << 20) - 1, b"ab");
         assert!(matches!(beyond.build(), Err(GenerateError::OutOfRange { .. })));
         let beyond = new().data(u64::MAX, b"ab");
