@@ -1,6 +1,7 @@
 //! What the generator writes, as `qemu-img` sees it: clean, of the wanted shape, with the wanted
 //! contents.
 #![cfg(feature = "generate")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -402,7 +403,6 @@ fn unusual_disks() {
     }
 }
 
-/// Header extensions that repeat, in their order, come back as they were given.
 #[test]
 fn a_backing_chain_of_generated_images() {
     let folder = folder();
