@@ -2,7 +2,7 @@
 
 /// The value of `text`; `None` where Python raises ValueError. Values beyond 127 bits are that large, and no larger.
 pub(crate) fn parse(text: &str) -> Option<i128> {
-    let text = text.trim_matches(|c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c));
+    let text = text.trim();
     let (negative, text) = match text.as_bytes() {
         [b'-', ..] => (true, text.get(1..)?),
         [b'+', ..] => (false, text.get(1..)?),

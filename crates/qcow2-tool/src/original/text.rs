@@ -20,9 +20,10 @@ pub(crate) fn header(out: &mut Out, header: &Header<'_>) -> io::Result<()> {
 /// `dump-header-exts`.
 pub(crate) fn extensions(out: &mut Out, header: &Header<'_>) -> io::Result<()> {
     let mut budget = TableBudget::new(header.image());
+    let cluster_size = power_of_two(header.v2.cluster_bits).unwrap_or_else(|| "?".to_owned());
     // What cannot be read is a finding, which standard error names.
     for extension in header.extensions().map_while(Result::ok) {
-        self::extension(out, header, &extension, &mut budget)?;
+        self::extension(out, header, &extension, &cluster_size, &mut budget)?;
     }
     Ok(())
 }
@@ -31,6 +32,7 @@ fn extension(
     out: &mut Out,
     header: &Header<'_>,
     extension: &Extension<'_>,
+    cluster_size: &str,
     budget: &mut TableBudget,
 ) -> io::Result<()> {
     writeln!(out, "Header extension:")?;
@@ -45,7 +47,7 @@ fn extension(
                 break;
             }
             writeln!(out)?;
-            self::bitmap(out, header, &bitmap)?;
+            self::bitmap(out, &bitmap, cluster_size)?;
         }
     } else {
         write!(out, "{:<25} ", "data")?;
@@ -61,7 +63,7 @@ fn extension(
     writeln!(out)
 }
 
-fn bitmap(out: &mut Out, header: &Header<'_>, bitmap: &Bitmap<'_>) -> io::Result<()> {
+fn bitmap(out: &mut Out, bitmap: &Bitmap<'_>, cluster_size: &str) -> io::Result<()> {
     write!(out, "{:<25} ", "Bitmap name")?;
     out.untrusted(bitmap.name)?;
     writeln!(out)?;
@@ -72,16 +74,28 @@ fn bitmap(out: &mut Out, header: &Header<'_>, bitmap: &Bitmap<'_>) -> io::Result
     let Ok(table) = bitmap.table() else { return Ok(()) };
     for (index, entry) in table.entries().enumerate() {
         let kind = entry.kind();
-        let size =
-            if kind == BitmapTableEntryKind::Serialized { cluster_size(header) } else { "0".to_owned() };
+        let size = if kind == BitmapTableEntryKind::Serialized { cluster_size } else { "0" };
         writeln!(out, "{index:<14} {:<15} {size:<12} {}", kind.name(), entry.cluster().0)?;
     }
     Ok(())
 }
 
-/// `1 << cluster_bits`, which has no upper limit in Python; beyond 128 bits no image has a bitmap table.
-fn cluster_size(header: &Header<'_>) -> String {
-    1u128.checked_shl(header.v2.cluster_bits).map_or_else(|| "?".to_owned(), |size| size.to_string())
+/// `1 << bits` in decimal digits, which Python prints up to 4300 of: more raise ValueError.
+fn power_of_two(bits: u32) -> Option<String> {
+    const LIMB: u32 = 1_000_000_000;
+    const MOST: u32 = 14_284;
+    let mut limbs = vec![1u32]; // of nine digits, the lowest first
+    for _ in 0..(bits <= MOST).then_some(bits)? {
+        let mut carry = 0;
+        for limb in &mut limbs {
+            let double = *limb * 2 + carry;
+            (*limb, carry) = (double % LIMB, double / LIMB);
+        }
+        limbs.extend((carry > 0).then_some(carry));
+    }
+    let mut digits = limbs.pop()?.to_string();
+    digits.extend(limbs.iter().rev().map(|limb| format!("{limb:09}")));
+    Some(digits)
 }
 
 fn bitmap_value(field: &Field, value: u64) -> String {
@@ -111,4 +125,23 @@ fn bits(value: u64) -> impl Iterator<Item = u32> {
 
 fn line(out: &mut Out, name: &str, value: &str) -> io::Result<()> {
     writeln!(out, "{name:<25} {value}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::power_of_two;
+
+    #[test]
+    fn powers_of_two_in_decimal() {
+        for bits in [0, 9, 16, 29, 30, 31, 63, 90, 127] {
+            assert_eq!(power_of_two(bits), Some((1u128 << bits).to_string()));
+        }
+        let large = power_of_two(255).unwrap();
+        assert!(
+            large
+                .starts_with("57896044618658097711785492504343953926634992332820282019728792003956564819968")
+        );
+        assert_eq!(power_of_two(14_284).map(|digits| digits.len()), Some(4300));
+        assert_eq!(power_of_two(14_285), None);
+    }
 }
