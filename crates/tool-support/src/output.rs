@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
+use crate::ascii_json::Ascii;
+
 /// Standard output.
 ///
 /// ```no_run
@@ -34,12 +36,17 @@ impl Out {
         if self.escape { write!(self.stdout, "{}", escaped(bytes)) } else { self.stdout.write_all(bytes) }
     }
 
-    /// Writes one JSON document, indented, and a line break.
+    /// Writes one JSON document, indented, and a line break; in ASCII where it is a terminal.
     ///
     /// # Errors
     /// As [`Write::write_all`].
     pub fn json(&mut self, document: &impl serde::Serialize) -> io::Result<()> {
-        serde_json::to_writer_pretty(&mut self.stdout, document)?;
+        if self.escape {
+            let formatter = Ascii::with_indent(b"  ");
+            document.serialize(&mut serde_json::Serializer::with_formatter(&mut self.stdout, formatter))?;
+        } else {
+            serde_json::to_writer_pretty(&mut self.stdout, document)?;
+        }
         self.stdout.write_all(b"\n")
     }
 

@@ -94,6 +94,17 @@ impl UndoPlace {
         self.numbers()?.pop().map(|number| Record::read(self.path(number))).transpose()
     }
 
+    /// Refuses where the last commit was interrupted: for who is about to commit without a record.
+    ///
+    /// # Errors
+    /// A refusal, [`Reason::Interrupted`]; as [`records`](Self::records).
+    pub fn refuse_interrupted(&self) -> Result<()> {
+        match self.last()?.filter(Record::is_unfinished) {
+            Some(record) => Err(record.interrupted()),
+            None => Ok(()),
+        }
+    }
+
     fn path(&self, number: u64) -> PathBuf {
         let mut name = self.stem.clone();
         name.push(format!(".undo-{number}"));
@@ -285,6 +296,12 @@ impl Record {
             self.fits(&image, fingerprint)?;
         }
         Commit::begin_undo(image, self)?.run(fingerprint)
+    }
+
+    /// The refusal of a change that comes before this record's commit is settled.
+    pub(crate) fn interrupted(&self) -> Error {
+        let found = format!("the one of {}: undo it, or apply its plan again", self.path.display());
+        Error::refused(Reason::Interrupted, "commit", None, "no interrupted commit", found)
     }
 
     pub(crate) fn begin_undo(&self) -> Result<()> {

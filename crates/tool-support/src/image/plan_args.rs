@@ -37,6 +37,18 @@ impl UndoDirArgs {
         };
         Ok(UndoPlace::in_dir(&state, image)?)
     }
+
+    /// Where the records are: as for a new one, but in the state folder if there are none beside the image.
+    pub(super) fn place_of_records(&self, image: &Path) -> Outcome<UndoPlace> {
+        let place = self.place(image)?;
+        if self.undo_dir.is_none() && place.last()?.is_none() {
+            // The folder may have been read-only then.
+            if let Some(state) = state_dir().filter(|state| state.is_dir()) {
+                return Ok(UndoPlace::in_dir(&state, image)?);
+            }
+        }
+        Ok(place)
+    }
 }
 
 fn state_dir() -> Option<PathBuf> {
@@ -60,7 +72,7 @@ pub struct PlanArgs {
     undo_dir: UndoDirArgs,
 
     /// Keep no undo record: a crash half-way is then for good
-    #[arg(long, conflicts_with = "undo_dir")]
+    #[arg(long)]
     pub no_undo: bool,
 
     /// Show the plan on standard error before it is committed
@@ -98,8 +110,15 @@ impl PlanArgs {
         if self.dry_run || self.save_plan.is_some() { open.read(path) } else { open.write(path) }
     }
 
+    /// Where the undo record goes, if one is wanted. Also without one, an interrupted commit comes first.
     pub(super) fn undo_place(&self, path: &Path) -> Outcome<Option<UndoPlace>> {
-        if self.no_undo { Ok(None) } else { self.undo_dir.place(path).map(Some) }
+        if !self.no_undo {
+            return self.undo_dir.place(path).map(Some);
+        }
+        if let Ok(place) = self.undo_dir.place(path) {
+            place.refuse_interrupted()?;
+        }
+        Ok(None)
     }
 
     /// Shows and saves the plan where that was asked for; returns whether that was all that was asked for.

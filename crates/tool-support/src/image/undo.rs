@@ -38,7 +38,7 @@ impl UndoArgs {
     /// # Errors
     /// Where there is nothing to undo, or it does not fit the image as it is now.
     pub fn run(&self, format: Format, open: OpenArgs, json: bool, path: &Path) -> Outcome {
-        let place = self.undo_dir.place(path)?;
+        let place = self.undo_dir.place_of_records(path)?;
         if self.list {
             return list(&place, json);
         }

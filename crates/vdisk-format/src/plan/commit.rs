@@ -83,7 +83,7 @@ impl Commit {
             ));
         }
         if let Some(record) = commit.unfinished(undo)? {
-            return Err(interrupted(&record));
+            return Err(record.interrupted());
         }
         if let Some(place) = undo {
             commit.done = Done::Seal(place.save(plan, &commit.file.path)?);
@@ -130,7 +130,7 @@ impl Commit {
             record.remove()?;
             return Ok(None);
         }
-        if *record.plan() == self.plan { Ok(Some(record)) } else { Err(interrupted(&record)) }
+        if *record.plan() == self.plan { Ok(Some(record)) } else { Err(record.interrupted()) }
     }
 
     /// Writes the next range; `false` where none is left.
@@ -209,15 +209,4 @@ fn half_way(source: Error, undo: Option<std::path::PathBuf>) -> Error {
         Error::HalfWay { .. } => source,
         source => Error::HalfWay { source: Box::new(source), undo },
     }
-}
-
-fn interrupted(record: &Record) -> Error {
-    let path = record.path().display();
-    Error::refused(
-        Reason::Interrupted,
-        "commit",
-        None,
-        "no interrupted commit",
-        format!("the one of {path}: undo it, or apply its plan again"),
-    )
 }
