@@ -6,6 +6,8 @@ mod text;
 pub use commit::{Commit, Fingerprint};
 pub(crate) use text::digest;
 
+use std::collections::BTreeMap;
+
 use crate::bytes::clipped;
 use crate::error::{Error, Reason, Result};
 use crate::units::HostOffset;
@@ -62,6 +64,8 @@ pub struct Plan {
     length: u64,
     new_length: u64,
     writes: Vec<Write>,
+    /// End by start of every range written, to find overlaps.
+    ranges: BTreeMap<u64, u64>,
 }
 
 impl Plan {
@@ -69,7 +73,11 @@ impl Plan {
     #[must_use]
     pub fn new(image: &[u8]) -> Self {
         let length = image.len() as u64;
-        Self { length, new_length: length, writes: Vec::new() }
+        Self::with_lengths(length, length)
+    }
+
+    fn with_lengths(length: u64, new_length: u64) -> Self {
+        Self { length, new_length, writes: Vec::new(), ranges: BTreeMap::new() }
     }
 
     /// Adds the write of `new` at `offset` of `image`; nothing is added where nothing changes. A write past the end of
@@ -102,14 +110,19 @@ impl Plan {
     }
 
     fn push(&mut self, write: Write) -> Result<()> {
-        let overlaps = |other: &&Write| write.offset.0 < other.end() && other.offset.0 < write.end();
-        if let Some(other) = self.writes.iter().find(overlaps) {
-            let found = format!("{} to {:#x}, also written: {}", other.offset, other.end(), other.why);
-            let expected = "a range that no other write of the plan touches";
-            return Err(Error::refused(Reason::BadPlan, write.why, Some(write.offset), expected, found));
-        }
-        self.writes.push(write);
-        Ok(())
+        let (start, end) = (write.offset.0, write.end());
+        let before = self.ranges.range(..end).next_back().filter(|&(_, &other_end)| other_end > start);
+        let found = match before {
+            Some((other, other_end)) => format!("another write of {other:#x} to {other_end:#x}"),
+            None if start == end => "no byte at all".to_owned(),
+            None => {
+                self.ranges.insert(start, end);
+                self.writes.push(write);
+                return Ok(());
+            }
+        };
+        let expected = "a range that no other write of the plan touches";
+        Err(Error::refused(Reason::BadPlan, write.why, Some(write.offset), expected, found))
     }
 
     /// The length in bytes of the file that the plan was made for.
@@ -149,6 +162,7 @@ impl Plan {
             length: self.new_length,
             new_length: self.length,
             writes: self.writes.iter().rev().map(invert).collect(),
+            ranges: self.ranges.clone(),
         }
     }
 

@@ -68,7 +68,7 @@ impl Plan {
         lines.exactly(FIRST_LINE)?;
         let length = lines.number("length ")?;
         let new_length = lines.number("new-length ")?;
-        let mut plan = Self { length, new_length, writes: Vec::new() };
+        let mut plan = Self::with_lengths(length, new_length);
         loop {
             let before = lines.consumed;
             let line = lines.next("write OFFSET or end DIGEST")?;
@@ -193,6 +193,20 @@ mod tests {
             if changed != text {
                 prop_assert!(Plan::from_text(&changed, "test").is_err());
             }
+        }
+
+        #[test]
+        fn overlapping_or_empty_writes_are_refused(first in 0..40u64, second in 0..40u64, sizes in (0..9usize, 0..9usize)) {
+            let write = |at: u64, size| {
+                let (old, new) = ("00".repeat(size), "01".repeat(size));
+                format!("write {at:#x}\nwhy x\nold {old}\nnew {new}\n")
+            };
+            let (one, two) = (sizes.0, sizes.1);
+            let text = format!("{FIRST_LINE}\nlength 64\nnew-length 64\n{}{}", write(first, one), write(second, two));
+            let text = format!("{text}end {}\n", digest(&text));
+            let disjoint = first + one as u64 <= second || second + two as u64 <= first;
+            let sound = one > 0 && two > 0 && disjoint;
+            prop_assert_eq!(Plan::from_text(&text, "test").is_ok(), sound);
         }
 
         #[test]
