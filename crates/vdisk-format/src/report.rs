@@ -11,7 +11,9 @@ use crate::units::HostOffset;
 pub enum Severity {
     /// Worth knowing; a reader who knows more than this library may find it in order (an unknown feature bit).
     Note,
-    /// The specification is broken.
+    /// Fields that are readable, each for itself, contradict each other.
+    Warning,
+    /// A field or structure is not what the specification allows, or cannot be read.
     Error,
 }
 
@@ -77,6 +79,17 @@ impl Report {
         found: impl Into<String>,
     ) {
         self.push(Severity::Error, code, place.into(), offset, expected.into(), found.into());
+    }
+
+    pub(crate) fn warning(
+        &mut self,
+        code: &'static str,
+        place: impl Into<String>,
+        offset: u64,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) {
+        self.push(Severity::Warning, code, place.into(), offset, expected.into(), found.into());
     }
 
     pub(crate) fn note(

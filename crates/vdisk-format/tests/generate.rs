@@ -1,7 +1,7 @@
 //! What the generator writes, as `qemu-img` sees it: clean, of the wanted shape, with the wanted
 //! contents.
 #![cfg(feature = "generate")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
 
 use std::collections::HashSet;
 use std::ffi::OsStr;

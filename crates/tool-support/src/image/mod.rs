@@ -27,7 +27,7 @@ pub struct Format {
 /// Most findings that are told without being asked for.
 const MAX_WARNINGS: usize = 12;
 
-/// Warns of what breaks the specification; notes are for those who ask (`--json`).
+/// Warns of what cannot be read, or not as it is meant; the rest is for those who ask (`--json`).
 pub fn warn_of(report: &Report) {
     let errors = || report.findings().iter().filter(|finding| finding.severity >= Severity::Error);
     for finding in errors().take(MAX_WARNINGS) {

@@ -105,7 +105,7 @@ fn feature_bits(header: &Header<'_>, report: &mut Report) {
         }
     }
     if incompatible >> 4 & 1 != 0 && header.v2.cluster_bits < 14 {
-        report.error(
+        report.warning(
             "extended-l2-cluster",
             "cluster_bits",
             at("cluster_bits"),
@@ -115,7 +115,7 @@ fn feature_bits(header: &Header<'_>, report: &mut Report) {
     }
     let compression_type = header.additional().compression_type().unwrap_or(0);
     if (incompatible >> 3 & 1 != 0) != (compression_type != 0) {
-        report.error(
+        report.warning(
             "compression-type",
             "compression_type",
             at("compression_type"),
@@ -354,7 +354,7 @@ fn agreement(header: &Header<'_>, present: &BTreeMap<Magic, (u64, u64)>, report:
     let has = |magic| present.contains_key(&magic);
     let autoclear = header.v3.autoclear_features;
     if autoclear & 1 != 0 && !has(Magic::BITMAPS) {
-        report.error(
+        report.warning(
             "bitmaps-bit",
             "autoclear_features",
             at("autoclear_features"),
@@ -364,7 +364,7 @@ fn agreement(header: &Header<'_>, present: &BTreeMap<Magic, (u64, u64)>, report:
     }
     let data_file = header.v3.incompatible_features >> 2 & 1 != 0;
     if autoclear >> 1 & 1 != 0 && !data_file {
-        report.error(
+        report.warning(
             "raw-external-bit",
             "autoclear_features",
             at("autoclear_features"),
@@ -373,7 +373,7 @@ fn agreement(header: &Header<'_>, present: &BTreeMap<Magic, (u64, u64)>, report:
         );
     }
     if has(Magic::DATA_FILE) && !data_file {
-        report.note(
+        report.warning(
             "data-file-name",
             "external data file name",
             present.get(&Magic::DATA_FILE).map_or(0, |found| found.0),
@@ -382,7 +382,7 @@ fn agreement(header: &Header<'_>, present: &BTreeMap<Magic, (u64, u64)>, report:
         );
     }
     if header.v2.crypt_method == 2 && !has(Magic::CRYPTO_HEADER) {
-        report.error(
+        report.warning(
             "crypto-header-missing",
             "crypt_method",
             at("crypt_method"),
