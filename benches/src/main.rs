@@ -1,0 +1,109 @@
+//! Measures the release binaries as whole processes, each beside an empty process and beside QEMU's own tools.
+//!
+//! ```console
+//! $ cargo build --release --bins && cargo run --release -p vdisk-benches -- --bin-dir target/release
+//! ```
+//!
+//! The commands take turns (A B C A B C …), so that whatever else the machine does strikes all of them. What each one
+//! answers stands beside its time: a fast wrong answer is no answer. Compare the ratios, not the seconds.
+
+mod images;
+mod instructions;
+mod measure;
+mod rows;
+mod table;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use instructions::Counter;
+use measure::Measured;
+use rows::{Programs, Row};
+
+/// Measure the release binaries as whole processes, beside QEMU's.
+#[derive(Debug, Parser)]
+struct Args {
+    /// The folder with `qcow2` and `empty-process`
+    #[arg(long, value_name = "DIR", default_value = "target/release")]
+    bin_dir: PathBuf,
+
+    /// How often each command runs
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+
+    /// The folder for the images, about 130 MiB [default: /dev/shm, where syncing costs nothing, or the temporary folder]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// Only images whose name contains this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    image: String,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!("vdisk-benches: an answer is wrong: see above");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("vdisk-benches: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures and prints everything; `false` where an answer is not its peer's.
+fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
+    let programs = Programs::find(&args.bin_dir)?;
+    let shared_memory = PathBuf::from("/dev/shm");
+    let parent = args
+        .dir
+        .clone()
+        .unwrap_or_else(|| if shared_memory.is_dir() { shared_memory } else { std::env::temp_dir() });
+    let dir = tempfile::Builder::new().prefix("vdisk-benches-").tempdir_in(&parent)?;
+    let counter = Counter::detect(&programs.empty);
+    println!("Medians of {} runs, images in {}. {counter}", args.runs, parent.display());
+    let mut right = true;
+    let mut goals = Vec::new();
+    for image in images::all().into_iter().filter(|image| image.name.contains(&args.image)) {
+        let image = image.write(dir.path())?;
+        let rows = rows::rows(&programs, &image.path);
+        let measured = measure::measure(&rows, &image, args.runs, counter)?;
+        println!("\n### {}\n\n{}", image.name, table::table(&rows, &measured));
+        right &= answers_agree(&rows, &measured);
+        goals.extend(goal(&rows, &measured).map(|ratio| (image.name, ratio)));
+    }
+    println!();
+    for (image, ratio) in goals {
+        let verdict = if ratio <= 2.0 { "met" } else { "MISSED" };
+        println!("Goal: dump-header within 2× of an empty process, {image}: {ratio:.2}×, {verdict}");
+    }
+    Ok(right)
+}
+
+/// Whether none of our rows failed, rows that must give one answer do, where the peer has one (qcow2.py cannot edit an
+/// image with bitmaps), and each row gave one answer in all of its runs.
+fn answers_agree(rows: &[Row], measured: &[Measured]) -> bool {
+    let mut agree = true;
+    for (row, result) in rows.iter().zip(measured) {
+        let peer = row.answers_like.and_then(|label| table::find(rows, measured, label));
+        let differs = peer.is_some_and(|peer| !peer.failed && peer.answer != result.answer);
+        if result.unsteady || differs || (result.failed && row.is_ours()) {
+            println!("\nWRONG ANSWER: {}", row.label);
+            agree = false;
+        }
+    }
+    agree
+}
+
+/// `dump-header` in units of the empty process.
+fn goal(rows: &[Row], measured: &[Measured]) -> Option<f64> {
+    let ours = table::find(rows, measured, rows::DUMP_HEADER)?;
+    let empty = table::find(rows, measured, rows::EMPTY)?;
+    Some(ours.median.as_secs_f64() / empty.median.as_secs_f64())
+}

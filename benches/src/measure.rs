@@ -1,0 +1,101 @@
+//! Running the rows in turns.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::images::Image;
+use crate::instructions::Counter;
+use crate::rows::Row;
+
+/// What came out of one row.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) median: Duration,
+    pub(crate) instructions: Option<u64>,
+    pub(crate) answer: String,
+    /// It ended with another status than 0, which the answer shows.
+    pub(crate) failed: bool,
+    /// The answer was not the same in all runs.
+    pub(crate) unsteady: bool,
+}
+
+/// Where the edits' feature bits are in the file: `compatible_features`.
+const COMPATIBLE_FEATURES: u64 = 80;
+
+/// Runs each row `runs` times, and once more, before the others, to warm the caches.
+pub(crate) fn measure(rows: &[Row], image: &Image, runs: u32, counter: Counter) -> io::Result<Vec<Measured>> {
+    let mut times = vec![Vec::new(); rows.len()];
+    let mut answers = vec![Vec::new(); rows.len()];
+    for round in 0..=runs {
+        for ((row, times), answers) in rows.iter().zip(&mut times).zip(&mut answers) {
+            image.restore()?;
+            let start = Instant::now();
+            let output = row.command(&[]).stdin(Stdio::null()).output()?;
+            let time = start.elapsed();
+            answers.push((answer(row, &output, &image.path)?, !output.status.success()));
+            if round > 0 {
+                times.push(time);
+            }
+        }
+    }
+    let mut measured = Vec::new();
+    for ((row, times), mut answers) in rows.iter().zip(times).zip(answers) {
+        image.restore()?;
+        let instructions = counter.count(row)?;
+        answers.dedup();
+        let unsteady = answers.len() != 1;
+        let (answer, failed) = answers.pop().unwrap_or_default();
+        measured.push(Measured { median: median(times), instructions, answer, failed, unsteady });
+    }
+    image.restore()?;
+    Ok(measured)
+}
+
+/// What the row answered, in a few words.
+fn answer(row: &Row, output: &Output, path: &Path) -> io::Result<String> {
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr);
+        return Ok(format!("FAILED, {}: {}", output.status, message.lines().last().unwrap_or_default()));
+    }
+    if row.edits {
+        let mut bits = [0; 8];
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(COMPATIBLE_FEATURES))?;
+        file.read_exact(&mut bits)?;
+        return Ok(format!("compatible_features = {:#x}", u64::from_be_bytes(bits)));
+    }
+    if output.stdout.is_empty() {
+        return Ok("nothing".to_owned());
+    }
+    let lines = output.stdout.iter().filter(|&&byte| byte == b'\n').count();
+    Ok(format!("{lines} lines, FNV {:08x}", fnv1a(&output.stdout)))
+}
+
+/// A digest short enough for a table: it tells mistakes apart, not forgeries.
+fn fnv1a(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_one() {
+        assert_eq!(median([5, 1, 900].map(Duration::from_millis).to_vec()), Duration::from_millis(5));
+        assert_eq!(median(Vec::new()), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_digest_is_fnv_1a() {
+        assert_eq!(fnv1a(b"foobar"), 0xbf9c_f968);
+    }
+}

@@ -1,0 +1,206 @@
+//! What every binary of the workspace does alike: help, wrong command lines, wrong files, output.
+//!
+//! [`binary`], [`arguments`], [`files`] and [`output`] know nothing of qcow2: another binary
+//! includes them by `#[path]`, describes itself as a [`Binary`], and has the same tests.
+
+mod arguments;
+mod binary;
+mod files;
+mod output;
+
+use crate::support::bytes::{Bytes, extension, magic};
+use crate::support::program::QCOW2;
+use crate::support::qemu;
+use crate::support::scratch::text;
+use binary::{Bad, Binary};
+use std::path::Path;
+
+const BINARY: Binary = Binary {
+    name: "qcow2",
+    path: QCOW2,
+    good: |path| qemu::create(path, "lazy_refcounts=on", "4M"),
+    hostile,
+    reading: &[
+        &["dump-header"],
+        &["dump-header", "-j"],
+        &["dump-header", "--json"],
+        &["dump-header-exts"],
+        &["dump-header-exts", "-j"],
+        &["dump-header-exts", "--json"],
+    ],
+    editing: &[
+        &["set-header", "size", "0x100000"],
+        &["add-header-ext", "0x12345678", "data"],
+        &["add-header-ext-stdio", "0x12345678"],
+        &["del-header-ext", "0x6803f857"],
+        &["set-feature-bit", "compatible", "7"],
+        &["clear-feature-bit", "compatible", "0"],
+    ],
+    others: &[&["undo"], &["apply", "/nonexistent/plan"]],
+    bad: &[
+        original(64, &["set-header", "size", "five"], "'five' is not a valid number\n"),
+        original(64, &["set-header", "size", "010"], "'010' is not a valid number\n"),
+        original(64, &["set-header", "nonsense", "5"], "'nonsense' is not a known header field\n"),
+        original(64, &["set-header", "", "5"], "'' is not a known header field\n"),
+        original(64, &["add-header-ext", "x", "data"], "'x' is not a valid magic number\n"),
+        original(64, &["add-header-ext", "0", "data"], "'0' is not a valid magic number\n"),
+        original(64, &["add-header-ext-stdio", "x"], "'x' is not a valid magic number\n"),
+        original(64, &["del-header-ext", "x"], "'x' is not a valid magic number\n"),
+        original(64, &["del-header-ext", "0x6803f8579"], "'0x6803f8579' is not a valid magic number\n"),
+        original(1, &["del-header-ext", "0x12345678"], "No such header extension\n"),
+        original(
+            64,
+            &["set-feature-bit", "compatible", "64"],
+            "'64' is not a valid bit number in range [0, 64)\n",
+        ),
+        original(
+            64,
+            &["set-feature-bit", "compatible", "-1"],
+            "'-1' is not a valid bit number in range [0, 64)\n",
+        ),
+        original(
+            64,
+            &["set-feature-bit", "compatible", "x"],
+            "'x' is not a valid bit number in range [0, 64)\n",
+        ),
+        original(
+            64,
+            &["clear-feature-bit", "compatible", "64"],
+            "'64' is not a valid bit number in range [0, 64)\n",
+        ),
+        original(
+            64,
+            &["set-feature-bit", "x", "5"],
+            "'x' is not a valid group, try 'incompatible', 'compatible', or 'autoclear'\n",
+        ),
+        original(
+            64,
+            &["clear-feature-bit", "compat", "5"],
+            "'compat' is not a valid group, try 'incompatible', 'compatible', or 'autoclear'\n",
+        ),
+        original(64, &["frobnicate"], "Unknown command 'frobnicate'\n"),
+        original(64, &["frobnicate", "a", "b"], "Unknown command 'frobnicate'\n"),
+        ours(64, &[]),
+        ours(64, &["dump-header", "surplus"]),
+        ours(64, &["set-header"]),
+        ours(64, &["set-header", "size"]),
+        ours(64, &["set-header", "size", "5", "6"]),
+        ours(64, &["set-header", "cluster_bits", "0x100000000"]),
+        ours(64, &["add-header-ext", "1"]),
+        ours(64, &["add-header-ext-stdio", "1", "data"]),
+        ours(64, &["del-header-ext"]),
+        ours(64, &["set-feature-bit", "compatible"]),
+        ours(64, &["apply"]),
+        ours(1, &["undo"]),
+        ours(1, &["apply", "/nonexistent/plan"]),
+        ours(1, &["apply", "/dev/null"]),
+        ours(1, &["set-header", "size", "5", "--undo-dir", "/dev/null/nowhere"]),
+        ours(1, &["set-header", "size", "5", "--save-plan", "/dev/null/nowhere"]),
+    ],
+};
+
+const fn original(status: i32, args: &'static [&'static str], says: &'static str) -> Bad {
+    Bad { status, args, says: Some(says) }
+}
+
+const fn ours(status: i32, args: &'static [&'static str]) -> Bad {
+    Bad { status, args, says: None }
+}
+
+/// A bitmap's name and an extension that clear the screen and ring the bell, and a text
+/// that the original takes for printable although it moves the cursor.
+fn hostile(path: &Path) {
+    qemu::create(path, "cluster_size=4096", "4M");
+    qemu::img(&["bitmap", "--add", "-f", "qcow2", text(path), "0123456789"]);
+    let bytes = Bytes::read(path);
+    let name = bytes.bitmap_directory() + 24;
+    let bitmaps = extension(magic::BITMAPS, &bytes.0[bytes.extension(magic::BITMAPS).unwrap()]);
+    let area = [
+        bitmaps,
+        extension(magic::UNKNOWN, b"one\r\x0b\x0ctwo"),
+        extension(magic::BACKING_FORMAT, b"\x1b[2J\x07"),
+    ]
+    .concat();
+    bytes.with(name, b"\x1b[2J\x07\x7f\xc2\x9b\x01z").with_area(&area).write(path);
+}
+
+#[test]
+fn help_is_complete() {
+    arguments::help_is_complete(&BINARY);
+}
+
+#[test]
+fn version_is_one_line() {
+    arguments::version_is_one_line(&BINARY);
+}
+
+#[test]
+fn wrong_command_lines_say_so_and_change_nothing() {
+    arguments::wrong_command_lines_say_so_and_change_nothing(&BINARY);
+}
+
+#[test]
+fn unknown_options_are_refused_everywhere() {
+    arguments::unknown_options_are_refused_everywhere(&BINARY);
+}
+
+#[test]
+fn what_is_no_image_is_refused_at_once() {
+    files::what_is_no_image_is_refused_at_once(&BINARY);
+}
+
+#[test]
+fn what_may_not_be_read_or_written_is_refused() {
+    files::what_may_not_be_read_or_written_is_refused(&BINARY);
+}
+
+#[test]
+fn little_memory_is_enough() {
+    files::little_memory_is_enough(&BINARY);
+}
+
+#[test]
+fn reading_changes_nothing() {
+    files::reading_changes_nothing(&BINARY);
+}
+
+#[test]
+fn a_failing_write_is_no_edit() {
+    files::a_failing_write_is_no_edit(&BINARY);
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_error() {
+    output::a_reader_that_went_away_is_no_error(&BINARY);
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    output::output_that_cannot_be_written_is_an_error(&BINARY);
+}
+
+#[test]
+fn json_documents_have_a_schema() {
+    output::json_documents_have_a_schema(&BINARY);
+}
+
+#[test]
+fn no_colour_goes_where_none_is_wanted() {
+    output::no_colour_goes_where_none_is_wanted(&BINARY);
+}
+
+#[test]
+fn terminals_are_safe_from_images() {
+    output::terminals_are_safe_from_images(&BINARY);
+}
+
+#[test]
+fn pipes_get_the_bytes_as_they_are() {
+    let folder = crate::support::scratch::scratch();
+    let image = folder.path().join("image");
+    hostile(&image);
+    let run = crate::support::program::qcow2(&image, &["dump-header"]).expect(0);
+    for raw in [&b"'one\r\x0b\x0ctwo'"[..], b"\x1b[2J\x07\x7f"] {
+        assert!(run.stdout.windows(raw.len()).any(|window| window == raw), "{run}");
+    }
+}

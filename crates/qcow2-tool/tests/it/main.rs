@@ -1,0 +1,26 @@
+//! The binary `qcow2` as its users meet it: whole processes on whole images, beside QEMU's
+//! own qcow2.py, qemu-img and qemu-io.
+//!
+//! Nothing is skipped when a program is missing: the test fails and names the chore that
+//! installs it. Whatever is random prints its seed; `VDISK_SEED` replays it.
+
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod documents;
+#[cfg(test)]
+mod dropin;
+#[cfg(test)]
+mod edits;
+#[cfg(test)]
+mod locks;
+#[cfg(test)]
+mod originals;
+#[cfg(test)]
+mod sequences;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod truncated;

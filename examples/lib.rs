@@ -1,0 +1,6 @@
+//! Examples of how to use `vdisk-format`. Each is one program of under 30 lines, and runs as
+//! `cargo run -p vdisk-examples --example NAME -- FILE`:
+//!
+//! * `make_image` writes a small image: a FILE for the others, where there is no qemu-img.
+//! * `read_header` prints what a header says, and what is wrong with it.
+//! * `edit_header` changes a header through a plan, and takes the change back.

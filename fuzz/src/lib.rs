@@ -1,0 +1,45 @@
+//! The fuzz targets of `vdisk-format`, as functions: `fuzz_targets/` runs them under libFuzzer, `tests/smoke.rs` on a
+//! stable toolchain, and the program `replay` on one input.
+//!
+//! A target takes any bytes, and panics where the library breaks a promise.
+//!
+//! ```console
+//! $ cargo +nightly fuzz run edits --features libfuzzer      # in this folder's parent
+//! $ cargo run -p vdisk-fuzz --bin replay -- edits fuzz/artifacts/edits/crash-…
+//! $ cargo run -p vdisk-fuzz --bin seeds -- fuzz/corpus
+//! ```
+
+mod edits;
+mod header;
+mod healthy;
+mod input;
+mod mutate;
+mod plan_inverse;
+mod plan_text;
+mod promise;
+pub mod seeds;
+mod structured_header;
+
+pub use edits::edits;
+pub use header::header;
+pub use plan_inverse::plan_inverse;
+pub use plan_text::plan_text;
+pub use structured_header::structured_header;
+
+/// A fuzz target.
+pub type Target = fn(&[u8]);
+
+/// Every target by its name, which is also that of its program in `fuzz_targets/`.
+pub const TARGETS: [(&str, Target); 5] = [
+    ("header", header),
+    ("structured_header", structured_header),
+    ("plan_inverse", plan_inverse),
+    ("edits", edits),
+    ("plan_text", plan_text),
+];
+
+/// The target called `name`.
+#[must_use]
+pub fn target(name: &str) -> Option<Target> {
+    TARGETS.iter().find(|(known, _)| *known == name).map(|&(_, target)| target)
+}
