@@ -7,7 +7,8 @@ use std::path::Path;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use tool_support::output::Lossy;
-use vdisk_format::bytes::Hex;
+use vdisk_format::bytes::{Hex, clipped};
+use vdisk_format::limits::CLUSTER_BITS;
 use vdisk_format::qcow2::bitmap::TableBudget;
 use vdisk_format::qcow2::extension::{AreaEnd, FeatureNames};
 use vdisk_format::qcow2::{Content, Extension, Header, check};
@@ -18,6 +19,9 @@ use vdisk_format::units::HostOffset;
 use crate::bitmaps::BitmapsObject;
 
 const SCHEMA: u32 = 1;
+
+/// Most bytes of an extension's data that a document has: an extension of a missing end marker may claim gigabytes.
+const MAX_DATA: u64 = 1 << *CLUSTER_BITS.end();
 
 /// The document of `dump-header`.
 #[derive(Serialize)]
@@ -141,7 +145,7 @@ impl Serialize for ExtensionObject<'_> {
         map.serialize_entry("magic", &extension.magic)?;
         map.serialize_entry("name", &extension.magic.name())?;
         map.serialize_entry("length", &extension.length)?;
-        map.serialize_entry("data", &Hex(extension.data))?;
+        map.serialize_entry("data", &Hex(clipped(extension.data, 0, MAX_DATA)))?;
         match extension.content() {
             Ok(Content::BackingFormat(name)) => map.serialize_entry("backing_format", &Lossy(name))?,
             Ok(Content::DataFile(name)) => map.serialize_entry("data_file", &Lossy(name))?,

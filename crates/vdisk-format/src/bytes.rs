@@ -41,7 +41,12 @@ pub struct Hex<'a>(pub &'a [u8]);
 
 impl std::fmt::Display for Hex<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
+        for chunk in self.0.chunks(64) {
+            let text: String = chunk.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
+            f.write_str(&text)?;
+        }
+        Ok(())
     }
 }
 
