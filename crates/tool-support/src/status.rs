@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::output::Out;
+
 /// 1: it could not be done, and the file is as it was.
 pub const FAILED: u8 = 1;
 /// 64: the command line is wrong.
@@ -75,8 +77,9 @@ impl Failure {
                 ExitCode::from(status)
             }
             Self::Original { status, message } => {
+                let mut out = Out::stdout();
                 // Where standard output is gone there is nobody to tell.
-                let _ = writeln!(io::stdout(), "{message}");
+                let _ = out.untrusted(format!("{message}\n").as_bytes()).and_then(|()| out.finish());
                 ExitCode::from(status)
             }
             Self::BrokenPipe => ExitCode::SUCCESS,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use memmap2::{Mmap, MmapOptions};
 
 use crate::error::{Error, Result};
-use crate::lock::{Access, Lock};
+use crate::lock::{self, Access};
 
 /// How to open an [`Image`].
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +47,6 @@ pub struct LockedFile {
     pub(crate) path: PathBuf,
     pub(crate) writable: bool,
     pub(crate) is_device: bool,
-    _lock: Option<Lock>,
 }
 
 impl LockedFile {
@@ -69,8 +68,10 @@ impl LockedFile {
             return Err(Error::Unsupported { what: what(), why });
         }
         let access = if options.write { Access::Write } else { Access::Read };
-        let lock = options.lock.then(|| Lock::acquire(&file, access, path)).transpose()?;
-        Ok(Self { file, path: path.to_owned(), writable: options.write, is_device, _lock: lock })
+        if options.lock {
+            lock::acquire(&file, access, path)?;
+        }
+        Ok(Self { file, path: path.to_owned(), writable: options.write, is_device })
     }
 
     /// Length in bytes, of a block device as well.

@@ -14,6 +14,9 @@ pub const MAX_BITMAPS: u32 = 65_535;
 /// A 64 TiB disk tracked at 512 bytes in 64 KiB clusters needs 262,144.
 pub const MAX_BITMAP_TABLE_ENTRIES: u64 = 4 << 20;
 
+/// As many are read of any file, whether its tables overlap or not: a fraction of a second.
+pub const MIN_BITMAP_TABLE_ENTRIES: u64 = 64 << 10;
+
 /// Longest backing file name: the specification's 1023 bytes.
 pub const MAX_BACKING_FILE_NAME: u32 = 1023;
 

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use crate::error::Result;
 
-/// What the holder of a [`Lock`] does with the image.
+/// What the holder of the locks does with the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Reads: others may read, too.
@@ -21,40 +21,32 @@ pub enum Access {
     Write,
 }
 
-/// The locks of one open file. They are given back when this and the file are dropped.
-#[derive(Debug)]
-pub struct Lock {
+/// Takes the locks for `access` on an open file, and holds them until the file, and every copy of it, is closed.
+///
+/// # Errors
+/// [`InUse`](crate::Error::InUse) where somebody else has the image open, [`Unsupported`](crate::Error::Unsupported)
+/// where the file system has no locks.
+pub fn acquire(file: &File, access: Access, path: &Path) -> Result<()> {
     #[cfg(target_os = "linux")]
-    _flock: Option<nix::fcntl::Flock<File>>,
-}
-
-impl Lock {
-    /// Takes the locks for `access`.
-    ///
-    /// # Errors
-    /// [`InUse`](crate::Error::InUse) where somebody else has the image open, [`Unsupported`](crate::Error::Unsupported)
-    /// where the file system has no locks.
-    pub fn acquire(file: &File, access: Access, path: &Path) -> Result<Self> {
-        #[cfg(target_os = "linux")]
-        return linux::acquire(file, access, path);
-        #[cfg(not(target_os = "linux"))]
-        {
-            let _ = (file, access, path);
-            Ok(Self {})
-        }
+    return linux::acquire(file, access, path);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (file, access, path);
+        Ok(())
     }
 }
 
 #[cfg(target_os = "linux")]
 mod linux {
     use std::fs::File;
+    use std::os::fd::AsRawFd;
     use std::path::Path;
 
     use nix::errno::Errno;
-    use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+    use nix::fcntl::{FcntlArg, FlockArg, fcntl};
     use nix::libc;
 
-    use super::{Access, Lock};
+    use super::Access;
     use crate::error::{Error, Result};
 
     /// Permission bytes, and the bytes of what is not shared, that a program of each kind holds.
@@ -68,7 +60,7 @@ mod linux {
         table.into_iter().find_map(|(of, bytes)| (of == access).then_some(bytes)).unwrap_or_default()
     }
 
-    pub(super) fn acquire(file: &File, access: Access, path: &Path) -> Result<Lock> {
+    pub(super) fn acquire(file: &File, access: Access, path: &Path) -> Result<()> {
         for &byte in bytes_of(HELD, access) {
             let lock = range(libc::F_RDLCK, byte);
             match fcntl(file, FcntlArg::F_OFD_SETLK(&lock)) {
@@ -88,7 +80,7 @@ mod linux {
                 return Err(in_use(path, access, &holder(byte)));
             }
         }
-        Ok(Lock { _flock: flock(file, access, path)? })
+        flock(file, access, path)
     }
 
     /// A reader that locks the whole file, as cloud-hypervisor does for a read-only disk.
@@ -96,17 +88,16 @@ mod linux {
         i32::from(lock.l_type) == libc::F_RDLCK && lock.l_start == 0 && (lock.l_len == 0 || lock.l_len > 203)
     }
 
-    fn flock(file: &File, access: Access, path: &Path) -> Result<Option<Flock<File>>> {
-        let clone = file.try_clone().map_err(Error::io(format!("cannot lock {}", path.display())))?;
+    #[expect(deprecated, reason = "its successor unlocks when dropped, and panics where that fails")]
+    fn flock(file: &File, access: Access, path: &Path) -> Result<()> {
         let how = match access {
             Access::Read => FlockArg::LockSharedNonblock,
             Access::Write => FlockArg::LockExclusiveNonblock,
         };
-        match Flock::lock(clone, how) {
-            Ok(flock) => Ok(Some(flock)),
-            Err((_, Errno::EWOULDBLOCK)) => Err(in_use(path, access, "another program holds a flock on it")),
+        match nix::fcntl::flock(file.as_raw_fd(), how) {
+            Err(Errno::EWOULDBLOCK) => Err(in_use(path, access, "another program holds a flock on it")),
             // The byte locks above worked: a file system without flock(2) has no holders of it either.
-            Err(_) => Ok(None),
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 
@@ -149,6 +140,7 @@ mod linux {
     #[cfg(test)]
     mod tests {
         use super::*;
+        use nix::fcntl::Flock;
 
         fn open(path: &Path) -> File {
             File::options().read(true).write(true).open(path).unwrap()
@@ -159,15 +151,15 @@ mod linux {
             let file = tempfile::NamedTempFile::new().unwrap();
             let path = file.path();
             let (a, b) = (open(path), open(path));
-            let reader = acquire(&a, Access::Read, path).unwrap();
-            let second = acquire(&b, Access::Read, path).unwrap();
-            drop((second, b));
+            acquire(&a, Access::Read, path).unwrap();
+            acquire(&b, Access::Read, path).unwrap();
+            drop(b);
             let b = open(path);
             let error = acquire(&b, Access::Write, path).unwrap_err();
             assert!(matches!(error, Error::InUse { .. }), "{error}");
-            drop((reader, a, b));
+            drop((a, b));
             let (a, b) = (open(path), open(path));
-            let _writer = acquire(&a, Access::Write, path).unwrap();
+            acquire(&a, Access::Write, path).unwrap();
             for access in [Access::Read, Access::Write] {
                 assert!(matches!(acquire(&b, access, path), Err(Error::InUse { .. })), "{access:?}");
             }

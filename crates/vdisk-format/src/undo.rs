@@ -201,7 +201,7 @@ pub struct Record {
 
 impl Record {
     fn read(path: PathBuf) -> Result<Self> {
-        let what = || format!("undo record {}", path.display());
+        let what = || format!("undo record {} (move it away to do without it)", path.display());
         let text = read_text(&path, &what())?;
         let syntax = |line, expected| Error::Syntax {
             what: what(),

@@ -2,7 +2,7 @@
 
 use crate::bytes::{clipped, exactly, round_up_8};
 use crate::error::{Error, Result};
-use crate::limits::MAX_BITMAPS;
+use crate::limits::{MAX_BITMAP_TABLE_ENTRIES, MAX_BITMAPS, MIN_BITMAP_TABLE_ENTRIES};
 use crate::record::record;
 use crate::units::HostOffset;
 
@@ -184,7 +184,7 @@ impl BitmapTableEntryKind {
 
 /// How many bitmap table entries may still be read: tables that overlap make a small file claim gigabytes of them.
 ///
-/// A healthy image's tables do not overlap, so that together they have no more entries than the file has room for.
+/// A healthy image's tables do not overlap, so that together they have no more entries than the file has room for; a small file may have some more.
 #[derive(Debug, Clone)]
 pub struct TableBudget {
     left: u64,
@@ -194,7 +194,8 @@ impl TableBudget {
     /// The budget for one dump of `image`.
     #[must_use]
     pub fn new(image: &[u8]) -> Self {
-        Self { left: (image.len() as u64 / 8).min(crate::limits::MAX_BITMAP_TABLE_ENTRIES) }
+        let room = image.len() as u64 / 8;
+        Self { left: room.clamp(MIN_BITMAP_TABLE_ENTRIES, MAX_BITMAP_TABLE_ENTRIES) }
     }
 
     /// Spends what reading `bitmap`'s entry and table costs.
@@ -237,17 +238,15 @@ mod tests {
 
     #[test]
     fn tables_that_overlap_exhaust_the_budget() {
-        // Bitmaps at 0, each with a table of 4 entries at 0: the file has room for 16 entries in all.
-        let mut image = vec![0u8; 128];
-        for entry in image.chunks_mut(24) {
-            if entry.len() == 24 {
-                entry[11] = 4;
-            }
+        // Bitmaps at 0, each with a table of 0x4000 entries at 0: the least budget has room for three.
+        let mut image = vec![0u8; 0x2_0000];
+        for entry in image.chunks_exact_mut(24) {
+            entry[10] = 0x40;
         }
         let extension = BitmapsExtension { nb_bitmaps: u32::MAX, ..BitmapsExtension::default() };
         let mut budget = TableBudget::new(&image);
         let read =
             extension.directory(&image).map_while(Result::ok).filter(|b| budget.spend(b).is_ok()).count();
-        assert_eq!(read, 2);
+        assert_eq!(read, 3);
     }
 }
