@@ -23,22 +23,12 @@ pub fn plan_text(input: &[u8]) {
 
 fn one(text: &str) {
     let Ok(plan) = Plan::from_text(text, "fuzz") else { return };
-    // Hand-written text may differ in what does not matter: the library's own text says the same, and stays as it is.
-    let written = plan.to_text();
-    let again = Plan::from_text(&written, "fuzz");
-    assert_eq!(again.as_ref().map(Plan::to_text).ok(), Some(written));
-    let Ok(again) = again else { return };
-    assert_eq!((again.length(), again.new_length()), (plan.length(), plan.new_length()));
-    assert_eq!(bytes_of(&again), bytes_of(&plan));
+    assert_eq!(plan.to_text(), text);
     if plan.length().max(plan.new_length()) > LARGEST {
         return;
     }
     // The image that the plan was made for: zeros, and the old bytes in their places.
     let mut image = Vec::new();
     plan.inverse().apply_to(&mut image);
-    crate::promise::kept(&again, &image);
-}
-
-fn bytes_of(plan: &Plan) -> Vec<(u64, &[u8], &[u8])> {
-    plan.writes().iter().map(|write| (write.offset.0, &*write.old, &*write.new)).collect()
+    crate::promise::kept(&plan, &image);
 }

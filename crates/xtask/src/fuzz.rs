@@ -16,7 +16,8 @@ pub(crate) fn fuzz(target: Option<&str>, args: &[String]) -> Result<(), Failure>
              rustup toolchain install nightly && cargo install cargo-fuzz",
         ));
     }
-    let mut run = Run::new("cargo", ["+nightly", "fuzz", "run", "--fuzz-dir", ".", target]);
+    let mut run =
+        Run::new("cargo", ["+nightly", "fuzz", "run", "--fuzz-dir", ".", "--features", "libfuzzer", target]);
     if !args.is_empty() {
         run = run.args(["--"]).args(args);
     }

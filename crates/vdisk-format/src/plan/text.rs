@@ -77,7 +77,16 @@ impl Plan {
                 if found != expected {
                     return Err(syntax(name, lines.line, "the digest of the lines above", found));
                 }
-                return Ok((plan, text.get(lines.consumed..).unwrap_or_default()));
+                let (this, rest) = text.split_at_checked(lines.consumed).unwrap_or_default();
+                if plan.to_text() != this {
+                    return Err(syntax(
+                        name,
+                        lines.line,
+                        "a plan as --save-plan writes it",
+                        "another spelling",
+                    ));
+                }
+                return Ok((plan, rest));
             }
             let Some(offset) = line.strip_prefix("write ").and_then(hex_number) else {
                 return Err(syntax(name, lines.line, "write OFFSET or end DIGEST", line));

@@ -1,6 +1,6 @@
 //! Changes to the header area, each as a [`Plan`] of the bytes that change and of no others.
 
-use crate::bytes::{clipped, round_up_8};
+use crate::bytes::{clipped, exactly, round_up_8};
 use crate::error::{Error, Reason, Result};
 use crate::plan::Plan;
 use crate::qcow2::extension::{AreaEnd, Extension, ExtensionHeader, Magic};
@@ -51,9 +51,11 @@ pub fn set_feature_bit(image: &[u8], group: FeatureGroup, bit: u32, on: bool) ->
     set_field(image, group.field(), if on { old | mask } else { old & !mask })
 }
 
-/// Adds a header extension behind the others. The backing file's name moves as needed.
+/// Adds a header extension behind the others. The backing file's name moves as needed. The data are not judged: a
+/// bitmaps extension of a wrong length, of which every reader makes something else, can be added as well.
 ///
 /// # Errors
+/// [`Error::Truncated`] where the file ends inside the backing file's name.
 /// A refusal: [`Reason::NoRoom`] where the first cluster is too small, [`Reason::BadExtensionArea`] where the area
 /// cannot be rewritten without losing bytes that nothing explains, [`Reason::OutOfRange`] for type 0, which ends the
 /// area, or for data that no length field can describe.
@@ -155,7 +157,10 @@ impl<'a> Area<'a> {
         }
         let (name_at, size) = (header.v2.backing_file_offset, u64::from(header.v2.backing_file_size));
         let movable = name_at >= start && name_at.saturating_add(size) <= cluster;
-        let name = movable.then(|| (name_at, clipped(image, name_at, size)));
+        let name = match movable {
+            true => Some((name_at, exactly(image, name_at, size, "backing file name")?)),
+            false => None,
+        };
         if name.is_none() && bound < start {
             let found = format!("cluster size {cluster}, backing_file_offset {name_at:#x}");
             return bad(start, format!("an area that ends behind its start {start:#x}"), found);
