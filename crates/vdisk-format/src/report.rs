@@ -70,48 +70,16 @@ impl Report {
         self.findings.iter().all(|finding| finding.severity < Severity::Error)
     }
 
-    pub(crate) fn error(
-        &mut self,
-        code: &'static str,
-        place: impl Into<String>,
-        offset: u64,
-        expected: impl Into<String>,
-        found: impl Into<String>,
-    ) {
-        self.push(Severity::Error, code, place.into(), offset, expected.into(), found.into());
-    }
-
-    pub(crate) fn warning(
-        &mut self,
-        code: &'static str,
-        place: impl Into<String>,
-        offset: u64,
-        expected: impl Into<String>,
-        found: impl Into<String>,
-    ) {
-        self.push(Severity::Warning, code, place.into(), offset, expected.into(), found.into());
-    }
-
-    pub(crate) fn note(
-        &mut self,
-        code: &'static str,
-        place: impl Into<String>,
-        offset: u64,
-        expected: impl Into<String>,
-        found: impl Into<String>,
-    ) {
-        self.push(Severity::Note, code, place.into(), offset, expected.into(), found.into());
-    }
-
-    fn push(
+    pub(crate) fn add(
         &mut self,
         severity: Severity,
         code: &'static str,
-        place: String,
+        place: impl Into<String>,
         offset: u64,
-        expected: String,
-        found: String,
+        expected: impl Into<String>,
+        found: impl Into<String>,
     ) {
+        let (place, expected, found) = (place.into(), expected.into(), found.into());
         let offset = HostOffset(offset);
         self.findings.push(Finding { code, severity, place, offset, expected, found });
     }

@@ -8,7 +8,7 @@ use crate::limits::{CLUSTER_BITS, MAX_BACKING_FILE_NAME};
 use crate::qcow2::bitmap::{Bitmap, BitmapTableEntryKind, BitmapsExtension, TableBudget};
 use crate::qcow2::extension::{AreaEnd, Content, Extension, FeatureNames, Magic};
 use crate::qcow2::header::{FeatureGroup, Header, MAGIC, known_fields};
-use crate::report::Report;
+use crate::report::{Report, Severity};
 
 /// Most entries of one kind that are told apart: beyond, a hostile header would only buy itself memory.
 const MAX_DISTINCT: usize = 4096;
@@ -44,7 +44,7 @@ fn at(name: &str) -> u64 {
 fn fields(header: &Header<'_>, report: &mut Report) {
     let (v2, v3) = (&header.v2, &header.v3);
     let mut wrong = |code, name: &'static str, expected: &str, found: String| {
-        report.error(code, name, at(name), expected, found);
+        report.add(Severity::Error, code, name, at(name), expected, found);
     };
     if v2.magic != MAGIC {
         wrong("magic", "magic", &format!("{MAGIC:#x}"), format!("{:#x}", v2.magic));
@@ -88,7 +88,8 @@ fn feature_bits(header: &Header<'_>, report: &mut Report) {
             .map(|bit| format!("bit {bit}"))
             .collect::<Vec<_>>();
         if !unknown.is_empty() {
-            report.note(
+            report.add(
+                Severity::Note,
                 "unknown-feature",
                 group.field(),
                 at(group.field()),
@@ -101,11 +102,19 @@ fn feature_bits(header: &Header<'_>, report: &mut Report) {
     for (bit, code) in [(0, "dirty"), (1, "corrupt")] {
         if incompatible >> bit & 1 != 0 {
             let name = "incompatible_features";
-            report.note(code, name, at(name), format!("bit {bit} clear"), format!("bit {bit} set"));
+            report.add(
+                Severity::Note,
+                code,
+                name,
+                at(name),
+                format!("bit {bit} clear"),
+                format!("bit {bit} set"),
+            );
         }
     }
     if incompatible >> 4 & 1 != 0 && header.v2.cluster_bits < 14 {
-        report.warning(
+        report.add(
+            Severity::Warning,
             "extended-l2-cluster",
             "cluster_bits",
             at("cluster_bits"),
@@ -115,7 +124,8 @@ fn feature_bits(header: &Header<'_>, report: &mut Report) {
     }
     let compression_type = header.additional().compression_type().unwrap_or(0);
     if (incompatible >> 3 & 1 != 0) != (compression_type != 0) {
-        report.warning(
+        report.add(
+            Severity::Warning,
             "compression-type",
             "compression_type",
             at("compression_type"),
@@ -124,11 +134,19 @@ fn feature_bits(header: &Header<'_>, report: &mut Report) {
         );
     } else if compression_type > 1 {
         let found = compression_type.to_string();
-        report.error("compression-type", "compression_type", at("compression_type"), "0 or 1", found);
+        report.add(
+            Severity::Error,
+            "compression-type",
+            "compression_type",
+            at("compression_type"),
+            "0 or 1",
+            found,
+        );
     }
     let padding = header.additional().unknown();
     if let Some(first) = padding.iter().position(|&byte| byte != 0) {
-        report.note(
+        report.add(
+            Severity::Note,
             "unknown-additional-field",
             "additional header fields",
             105 + first as u64,
@@ -162,7 +180,8 @@ fn extensions(header: &Header<'_>, report: &mut Report) -> BTreeMap<Magic, (u64,
         }
     }
     if let AreaEnd::TooMany(offset) = walk.end() {
-        report.error(
+        report.add(
+            Severity::Error,
             "too-many-extensions",
             "header extensions",
             offset.0,
@@ -172,7 +191,14 @@ fn extensions(header: &Header<'_>, report: &mut Report) -> BTreeMap<Magic, (u64,
     }
     for (magic, &(offset, count)) in seen.iter().filter(|(_, (_, count))| *count > 1) {
         let place = format!("header extension {magic}");
-        report.error("repeated-extension", place, offset, "each type at most once", format!("{count} times"));
+        report.add(
+            Severity::Error,
+            "repeated-extension",
+            place,
+            offset,
+            "each type at most once",
+            format!("{count} times"),
+        );
     }
     seen
 }
@@ -180,7 +206,8 @@ fn extensions(header: &Header<'_>, report: &mut Report) -> BTreeMap<Magic, (u64,
 fn truncated(report: &mut Report, code: &'static str, error: &Error) {
     match error {
         Error::Truncated { what, at, need, have } => {
-            report.error(
+            report.add(
+                Severity::Error,
                 code,
                 *what,
                 at.0,
@@ -188,7 +215,14 @@ fn truncated(report: &mut Report, code: &'static str, error: &Error) {
                 format!("{have} before the end of the file"),
             );
         }
-        other => report.error(code, "bitmap tables", 0, "tables that do not overlap", other.to_string()),
+        other => report.add(
+            Severity::Error,
+            code,
+            "bitmap tables",
+            0,
+            "tables that do not overlap",
+            other.to_string(),
+        ),
     }
 }
 
@@ -203,7 +237,8 @@ fn one_extension(
     let place = format!("header extension {}", extension.magic);
     let end = extension.data_offset().0 + u64::from(extension.length);
     if end > bound {
-        report.error(
+        report.add(
+            Severity::Error,
             "extension-overrun",
             place.as_str(),
             offset,
@@ -214,7 +249,14 @@ fn one_extension(
     let fixed = |size: u64, report: &mut Report| {
         if u64::from(extension.length) != size {
             let found = extension.length.to_string();
-            report.error("extension-length", place.as_str(), offset + 4, format!("length {size}"), found);
+            report.add(
+                Severity::Error,
+                "extension-length",
+                place.as_str(),
+                offset + 4,
+                format!("length {size}"),
+                found,
+            );
         }
     };
     match extension.content() {
@@ -224,7 +266,8 @@ fn one_extension(
             fixed(16, report);
             let end = pointer.offset.checked_add(pointer.length);
             if end.is_none_or(|end| end > header.image().len() as u64) {
-                report.error(
+                report.add(
+                    Severity::Error,
                     "crypto-header-outside",
                     "full disk encryption header",
                     pointer.offset,
@@ -243,7 +286,8 @@ fn one_extension(
 
 fn feature_names(names: FeatureNames<'_>, extension: &Extension<'_>, report: &mut Report) {
     if !extension.length.is_multiple_of(48) {
-        report.note(
+        report.add(
+            Severity::Note,
             "feature-name-table",
             "feature name table",
             extension.offset.0 + 4,
@@ -254,7 +298,8 @@ fn feature_names(names: FeatureNames<'_>, extension: &Extension<'_>, report: &mu
     let mut entry_at = extension.data_offset().0;
     for name in names.entries().take(MAX_DISTINCT) {
         if name.group().is_none() || name.bit > 63 {
-            report.note(
+            report.add(
+                Severity::Note,
                 "feature-name-table",
                 "feature name table entry",
                 entry_at,
@@ -275,10 +320,11 @@ fn directory(
 ) {
     if extension.nb_bitmaps == 0 || extension.nb_bitmaps > crate::limits::MAX_BITMAPS {
         let found = extension.nb_bitmaps.to_string();
-        report.error("nb-bitmaps", "nb_bitmaps", data_at, "1 to 65535", found);
+        report.add(Severity::Error, "nb-bitmaps", "nb_bitmaps", data_at, "1 to 65535", found);
     }
     if extension.reserved32 != 0 {
-        report.error(
+        report.add(
+            Severity::Error,
             "reserved",
             "bitmaps extension, reserved field",
             data_at + 4,
@@ -302,7 +348,8 @@ fn directory(
         }
     }
     if end - start != extension.bitmap_directory_size {
-        report.error(
+        report.add(
+            Severity::Error,
             "bitmap-directory-size",
             "bitmap_directory_size",
             data_at + 8,
@@ -316,7 +363,14 @@ fn bitmap_findings(header: &Header<'_>, bitmap: &Bitmap<'_>, report: &mut Report
     let fixed = &bitmap.fixed;
     let offset = bitmap.offset.0;
     let mut wrong = |expected: &str, found: String| {
-        report.error("bitmap-directory-entry", "bitmap directory entry", offset, expected, found);
+        report.add(
+            Severity::Error,
+            "bitmap-directory-entry",
+            "bitmap directory entry",
+            offset,
+            expected,
+            found,
+        );
     };
     if fixed.type_ != 1 {
         wrong("type 1 (dirty tracking bitmap)", format!("type {}", fixed.type_));
@@ -338,7 +392,8 @@ fn bitmap_findings(header: &Header<'_>, bitmap: &Bitmap<'_>, report: &mut Report
         entry.kind() == BitmapTableEntryKind::Invalid || entry.reserved() != 0
     };
     if let Some(index) = bitmap.table()?.entries().position(|entry| wrong_entry(&entry)) {
-        report.error(
+        report.add(
+            Severity::Error,
             "bitmap-table-entry",
             "bitmap table entry",
             fixed.bitmap_table_offset + 8 * index as u64,
@@ -354,7 +409,8 @@ fn agreement(header: &Header<'_>, present: &BTreeMap<Magic, (u64, u64)>, report:
     let has = |magic| present.contains_key(&magic);
     let autoclear = header.v3.autoclear_features;
     if autoclear & 1 != 0 && !has(Magic::BITMAPS) {
-        report.warning(
+        report.add(
+            Severity::Warning,
             "bitmaps-bit",
             "autoclear_features",
             at("autoclear_features"),
@@ -364,7 +420,8 @@ fn agreement(header: &Header<'_>, present: &BTreeMap<Magic, (u64, u64)>, report:
     }
     let data_file = header.v3.incompatible_features >> 2 & 1 != 0;
     if autoclear >> 1 & 1 != 0 && !data_file {
-        report.warning(
+        report.add(
+            Severity::Warning,
             "raw-external-bit",
             "autoclear_features",
             at("autoclear_features"),
@@ -373,7 +430,8 @@ fn agreement(header: &Header<'_>, present: &BTreeMap<Magic, (u64, u64)>, report:
         );
     }
     if has(Magic::DATA_FILE) && !data_file {
-        report.warning(
+        report.add(
+            Severity::Warning,
             "data-file-name",
             "external data file name",
             present.get(&Magic::DATA_FILE).map_or(0, |found| found.0),
@@ -382,7 +440,8 @@ fn agreement(header: &Header<'_>, present: &BTreeMap<Magic, (u64, u64)>, report:
         );
     }
     if header.v2.crypt_method == 2 && !has(Magic::CRYPTO_HEADER) {
-        report.warning(
+        report.add(
+            Severity::Warning,
             "crypto-header-missing",
             "crypt_method",
             at("crypt_method"),
@@ -399,11 +458,11 @@ fn backing_file(header: &Header<'_>, report: &mut Report) {
     }
     if size > MAX_BACKING_FILE_NAME {
         let name = "backing_file_size";
-        report.error("backing-file-size", name, at(name), "at most 1023", size.to_string());
+        report.add(Severity::Error, "backing-file-size", name, at(name), "at most 1023", size.to_string());
     }
     let wrong = |expected: String, report: &mut Report| {
         let found = format!("{offset:#x} to {:#x}", offset.saturating_add(size.into()));
-        report.error("backing-file-place", "backing file name", offset, expected, found);
+        report.add(Severity::Error, "backing-file-place", "backing file name", offset, expected, found);
     };
     if offset < header.v3.header_length.into() {
         wrong(format!("a place behind the header, from {:#x} on", header.v3.header_length), report);
