@@ -185,9 +185,15 @@ pub enum Progress {
     Committed {
         /// Length of the image afterwards, in bytes.
         length: u64,
-        /// Its fingerprint afterwards.
+        /// Its fingerprint afterwards. In JSON 16 hexadecimal digits, for a number of 64 bits is none to many readers.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "as_digits"))]
         fingerprint: u64,
     },
+}
+
+#[cfg(feature = "serde")]
+fn as_digits<S: serde::Serializer>(fingerprint: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{fingerprint:016x}"))
 }
 
 /// One undo record.
@@ -263,7 +269,7 @@ impl Record {
             Err(error) => {
                 return differs(
                     "the image was changed since",
-                    self.path.display().to_string(),
+                    format!("the bytes that {} tells of", self.path.display()),
                     error.to_string(),
                 );
             }

@@ -149,7 +149,7 @@ struct Record {
     path: String,
     state: String,
     length: Option<u64>,
-    fingerprint: Option<u64>,
+    fingerprint: Option<String>,
     plan: PlanInRecord,
 }
 
@@ -252,7 +252,10 @@ fn plans_and_undo_records() {
     let list: Records = document(&path, &["undo", "--list", "--json"]);
     let [record] = &list.records[..] else { panic!("{list:?}") };
     assert_eq!((list.schema, record.state.as_str()), (1, "committed"));
-    assert!(record.path.ends_with("image.qcow2.undo-1") && record.fingerprint.is_some());
+    assert!(
+        record.path.ends_with("image.qcow2.undo-1")
+            && record.fingerprint.as_ref().is_some_and(|digits| digits.len() == 16)
+    );
     assert_eq!(record.length, Some(record.plan.length));
     assert_eq!((record.plan.new_length, record.plan.writes.len()), (record.plan.length, 1));
 }
