@@ -8,7 +8,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use tool_support::output::Lossy;
 use vdisk_format::bytes::{Hex, clipped};
-use vdisk_format::limits::CLUSTER_BITS;
+use vdisk_format::limits::{CLUSTER_BITS, MAX_BACKING_FILE_NAME};
 use vdisk_format::qcow2::bitmap::TableBudget;
 use vdisk_format::qcow2::extension::{AreaEnd, FeatureNames};
 use vdisk_format::qcow2::{Content, Extension, Header, check};
@@ -20,7 +20,7 @@ use crate::bitmaps::BitmapsObject;
 
 const SCHEMA: u32 = 1;
 
-/// Most bytes of an extension's data that a document has: an extension of a missing end marker may claim gigabytes.
+/// Most bytes of one extension's data that a document shows: without an end marker, an extension may claim gigabytes.
 const MAX_DATA: u64 = 1 << *CLUSTER_BITS.end();
 
 /// The document of `dump-header`.
@@ -65,7 +65,9 @@ impl<'h> HeaderDocument<'h> {
             fields_in_file: header.fields().count(),
             cluster_size: header.cluster_size(),
             unknown_additional_fields: unknown.iter().any(|&byte| byte != 0).then_some(Hex(unknown)),
-            backing_file: header.backing_file().map(Lossy),
+            backing_file: header
+                .backing_file()
+                .map(|name| Lossy(clipped(name, 0, MAX_BACKING_FILE_NAME.into()))),
             extensions: ExtensionsPart::new(header),
         }
     }
@@ -125,10 +127,13 @@ struct Extensions<'h> {
     budget: RefCell<TableBudget>,
 }
 
-impl Serialize for Extensions<'_> {
+impl<'h> Serialize for Extensions<'h> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let extensions = self.header.extensions().map_while(Result::ok);
-        serializer.collect_seq(extensions.map(|extension| ExtensionObject { all: self, extension }))
+        let cut =
+            |extension: Extension<'h>| Extension { data: clipped(extension.data, 0, MAX_DATA), ..extension };
+        serializer
+            .collect_seq(extensions.map(|extension| ExtensionObject { all: self, extension: cut(extension) }))
     }
 }
 
@@ -145,7 +150,7 @@ impl Serialize for ExtensionObject<'_> {
         map.serialize_entry("magic", &extension.magic)?;
         map.serialize_entry("name", &extension.magic.name())?;
         map.serialize_entry("length", &extension.length)?;
-        map.serialize_entry("data", &Hex(clipped(extension.data, 0, MAX_DATA)))?;
+        map.serialize_entry("data", &Hex(extension.data))?;
         match extension.content() {
             Ok(Content::BackingFormat(name)) => map.serialize_entry("backing_format", &Lossy(name))?,
             Ok(Content::DataFile(name)) => map.serialize_entry("data_file", &Lossy(name))?,

@@ -33,7 +33,13 @@ impl Out {
     /// # Errors
     /// As [`Write::write_all`].
     pub fn untrusted(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.escape { write!(self.stdout, "{}", escaped(bytes)) } else { self.stdout.write_all(bytes) }
+        if self.escape {
+            // A copy: another process may write to a mapped image between the validation and the use of a text.
+            let copy = bytes.to_vec();
+            write!(self.stdout, "{}", escaped(&copy))
+        } else {
+            self.stdout.write_all(bytes)
+        }
     }
 
     /// Writes one JSON document, indented, and a line break; in ASCII where it is a terminal.
@@ -101,14 +107,15 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Text from an image, for JSON: what is not UTF-8 becomes U+FFFD. Nothing is copied.
+/// Text from an image, for JSON: what is not UTF-8 becomes U+FFFD.
 #[derive(Debug, Clone, Copy)]
 pub struct Lossy<'a>(pub &'a [u8]);
 
 impl fmt::Display for Lossy<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write;
-        for chunk in self.0.utf8_chunks() {
+        // A copy: another process may write to a mapped image between the validation and the use of a text.
+        for chunk in self.0.to_vec().utf8_chunks() {
             f.write_str(chunk.valid())?;
             if !chunk.invalid().is_empty() {
                 f.write_char(char::REPLACEMENT_CHARACTER)?;

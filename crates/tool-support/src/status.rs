@@ -33,6 +33,8 @@ pub enum Failure {
         status: u8,
         /// What happened, in one line.
         message: String,
+        /// Whether the message says which image it is about.
+        names_the_image: bool,
     },
     /// A message of the original tool, in its words and at its place: standard output.
     Original {
@@ -48,22 +50,23 @@ pub enum Failure {
 impl Failure {
     /// A failure with exit status [`FAILED`].
     pub fn failed(message: impl Into<String>) -> Self {
-        Self::Error { status: FAILED, message: message.into() }
+        Self::Error { status: FAILED, message: message.into(), names_the_image: true }
     }
 
     /// A failure with exit status [`USAGE`].
     pub fn usage(message: impl Into<String>) -> Self {
-        Self::Error { status: USAGE, message: message.into() }
+        Self::Error { status: USAGE, message: message.into(), names_the_image: true }
     }
 
     /// The same, naming the file that it is about, unless it does.
     #[must_use]
     pub fn about(self, file: &Path) -> Self {
-        let file = file.display().to_string();
         match self {
-            Self::Error { status, message } if !message.contains(&file) => {
-                Self::Error { status, message: format!("{file}: {message}") }
-            }
+            Self::Error { status, message, names_the_image: false } => Self::Error {
+                status,
+                message: format!("{}: {message}", file.display()),
+                names_the_image: true,
+            },
             other => other,
         }
     }
@@ -72,8 +75,8 @@ impl Failure {
     #[must_use]
     pub fn report(self) -> ExitCode {
         match self {
-            Self::Error { status, message } => {
-                say("error", anstyle_red(), &message);
+            Self::Error { status, message, .. } => {
+                say("error", RED, &message);
                 ExitCode::from(status)
             }
             Self::Original { status, message } => {
@@ -105,18 +108,33 @@ impl From<serde_json::Error> for Failure {
 #[cfg(feature = "image")]
 impl From<vdisk_format::Error> for Failure {
     fn from(error: vdisk_format::Error) -> Self {
+        use vdisk_format::Error;
+        use vdisk_format::error::Reason;
+        use vdisk_format::lock::Access;
         let status = match &error {
-            vdisk_format::Error::HalfWay { .. } => HALF_WAY,
-            error if error.reason() == Some(vdisk_format::error::Reason::OutOfRange) => USAGE,
+            Error::HalfWay { .. } => HALF_WAY,
+            error if error.reason() == Some(Reason::OutOfRange) => USAGE,
             _ => FAILED,
         };
-        Self::Error { status, message: error.to_string() }
+        let hint = match &error {
+            Error::InUse { access: Some(Access::Read), .. } => {
+                "; to read it all the same, use --force-share (-U)"
+            }
+            Error::InUse { .. } => "; stop what uses it first",
+            Error::NoLocks { .. } => "; to go on without locks, use --no-lock",
+            Error::HalfWay { undo: Some(_), .. } => ": use undo",
+            _ => "",
+        };
+        // The others name their file themselves.
+        let names_the_image =
+            !matches!(error, Error::Truncated { .. } | Error::Refused(_) | Error::HalfWay { .. });
+        Self::Error { status, message: format!("{error}{hint}"), names_the_image }
     }
 }
 
 /// A line on standard error that does not end the command.
 pub fn warn(message: &str) {
-    say("warning", anstyle_yellow(), message);
+    say("warning", YELLOW, message);
 }
 
 /// A line on standard error that is no complaint.
@@ -130,10 +148,5 @@ fn say(kind: &str, colour: &str, message: &str) {
     let _ = writeln!(anstream::stderr(), "{colour}{kind}:\x1b[0m {message}");
 }
 
-fn anstyle_red() -> &'static str {
-    "\x1b[1;31m"
-}
-
-fn anstyle_yellow() -> &'static str {
-    "\x1b[1;33m"
-}
+const RED: &str = "\x1b[1;31m";
+const YELLOW: &str = "\x1b[1;33m";

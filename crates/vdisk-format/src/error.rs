@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::lock::Access;
 use crate::units::HostOffset;
 
 /// A `Result` whose error is [`Error`].
@@ -43,14 +44,22 @@ pub enum Error {
         why: String,
     },
     /// Something else has the image open. Nothing was written.
-    #[error("{}: {what}; {hint}", path.display())]
+    #[error("{}: the image is in use: {what}", path.display())]
     InUse {
         /// The image.
         path: PathBuf,
         /// Which lock, or which kind of holder, stands in the way.
         what: String,
-        /// What the user can do.
-        hint: &'static str,
+        /// What was to be done with it, where a lock refused it.
+        access: Option<Access>,
+    },
+    /// The file system has no locks. Nothing was read or written.
+    #[error("cannot lock {}: {source}", path.display())]
+    NoLocks {
+        /// The image.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
     },
     /// The change was refused before anything was written.
     #[error(transparent)]
@@ -157,7 +166,7 @@ fn place(at: Option<HostOffset>) -> String {
 
 fn undo_advice(undo: Option<&std::path::Path>) -> String {
     match undo {
-        Some(path) => format!("take it back with the undo command (record {})", path.display()),
+        Some(path) => format!("{} can take it back", path.display()),
         None => "there is no undo record".to_owned(),
     }
 }

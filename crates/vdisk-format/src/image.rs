@@ -70,6 +70,7 @@ impl LockedFile {
         let access = if options.write { Access::Write } else { Access::Read };
         if options.lock {
             lock::acquire(&file, access, path)?;
+            refuse_replaced(&file, path)?;
         }
         Ok(Self { file, path: path.to_owned(), writable: options.write, is_device })
     }
@@ -229,6 +230,28 @@ fn kind_name(kind: std::fs::FileType) -> &'static str {
         }
     }
     if kind.is_dir() { "a directory" } else { "something else" }
+}
+
+/// Locks say nothing of a file that was renamed over this one between the opening and the locking.
+#[cfg(unix)]
+fn refuse_replaced(file: &File, path: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let what = || format!("cannot find {}", path.display());
+    let opened = file.metadata().map_err(Error::io(what()))?;
+    let named = std::fs::metadata(path).map_err(Error::io(what()))?;
+    if (opened.dev(), opened.ino()) == (named.dev(), named.ino()) {
+        return Ok(());
+    }
+    Err(Error::InUse {
+        path: path.to_owned(),
+        what: "it was replaced while it was opened".to_owned(),
+        access: None,
+    })
+}
+
+#[cfg(not(unix))]
+fn refuse_replaced(_file: &File, _path: &Path) -> Result<()> {
+    Ok(())
 }
 
 #[cfg(unix)]

@@ -23,9 +23,11 @@ pub const MAX_BACKING_FILE_NAME: u32 = 1023;
 /// QEMU's smallest and largest `cluster_bits`.
 pub const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
 
-/// Most L1 entries, or refcount table entries, that a fingerprint follows: QEMU's 32 MiB L1 (`QCOW_MAX_L1_SIZE`)
-/// holds 4 Mi; a fingerprint is satisfied with a quarter of it.
-pub const MAX_FINGERPRINT_ENTRIES: u64 = 1 << 20;
+/// Most L1 entries, and most refcount table entries, that a fingerprint follows: those of 1 TiB in 4 KiB clusters.
+pub const MAX_FINGERPRINT_ENTRIES: u64 = 512 << 10;
+
+/// Most bytes that a fingerprint hashes: 1 TiB in 64 KiB clusters has 128 MiB of L2 tables and 32 MiB of refcounts.
+pub const MAX_FINGERPRINT_BYTES: u64 = 256 << 20;
 
 /// Largest plan or undo record that is read back, in bytes of its text.
 pub const MAX_PLAN_TEXT: u64 = 1 << 30;

@@ -49,19 +49,24 @@ mod linux {
     use super::Access;
     use crate::error::{Error, Result};
 
-    /// Permission bytes, and the bytes of what is not shared, that a program of each kind holds.
-    const HELD: [(Access, &[i64]); 2] =
-        [(Access::Read, &[100, 201, 203]), (Access::Write, &[100, 101, 103, 201, 203])];
-    /// The bytes that nobody else may hold meanwhile: the twins of those above, and libvirt's byte 0.
-    const FOREIGN: [(Access, &[i64]); 2] =
-        [(Access::Read, &[101, 103, 200, 0]), (Access::Write, &[101, 103, 200, 201, 203, 0])];
+    /// The permission bytes, and the bytes of what is not shared, that a program of this kind holds.
+    const fn held(access: Access) -> &'static [i64] {
+        match access {
+            Access::Read => &[100, 201, 203],
+            Access::Write => &[100, 101, 103, 201, 203],
+        }
+    }
 
-    fn bytes_of(table: [(Access, &'static [i64]); 2], access: Access) -> &'static [i64] {
-        table.into_iter().find_map(|(of, bytes)| (of == access).then_some(bytes)).unwrap_or_default()
+    /// The bytes that nobody else may hold meanwhile: the twins of those above, and libvirt's byte 0.
+    const fn foreign(access: Access) -> &'static [i64] {
+        match access {
+            Access::Read => &[101, 103, 200, 0],
+            Access::Write => &[101, 103, 200, 201, 203, 0],
+        }
     }
 
     pub(super) fn acquire(file: &File, access: Access, path: &Path) -> Result<()> {
-        for &byte in bytes_of(HELD, access) {
+        for &byte in held(access) {
             let lock = range(libc::F_RDLCK, byte);
             match fcntl(file, FcntlArg::F_OFD_SETLK(&lock)) {
                 Ok(_) => {}
@@ -71,11 +76,10 @@ mod linux {
                 Err(errno) => return Err(no_locks(path, errno)),
             }
         }
-        for &byte in bytes_of(FOREIGN, access) {
+        for &byte in foreign(access) {
             let mut lock = range(libc::F_WRLCK, byte);
             fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)).map_err(|errno| no_locks(path, errno))?;
-            if i32::from(lock.l_type) != libc::F_UNLCK
-                && !(access == Access::Read && is_whole_read_lock(&lock))
+            if i32::from(lock.l_type) != libc::F_UNLCK && !(access == Access::Read && is_reader(&lock, byte))
             {
                 return Err(in_use(path, access, &holder(byte)));
             }
@@ -83,9 +87,10 @@ mod linux {
         flock(file, access, path)
     }
 
-    /// A reader that locks the whole file, as cloud-hypervisor does for a read-only disk.
-    fn is_whole_read_lock(lock: &libc::flock) -> bool {
-        i32::from(lock.l_type) == libc::F_RDLCK && lock.l_start == 0 && (lock.l_len == 0 || lock.l_len > 203)
+    /// A reader that locks the whole file, as cloud-hypervisor does for a read-only disk, or byte 0, as libvirt does.
+    fn is_reader(lock: &libc::flock, byte: i64) -> bool {
+        let whole = lock.l_start == 0 && (lock.l_len == 0 || lock.l_len > 203);
+        i32::from(lock.l_type) == libc::F_RDLCK && (whole || byte == 0)
     }
 
     #[expect(deprecated, reason = "its successor unlocks when dropped, and panics where that fails")]
@@ -102,13 +107,9 @@ mod linux {
     }
 
     fn range(kind: i32, byte: i64) -> libc::flock {
-        libc::flock {
-            l_type: i16::try_from(kind).unwrap_or_default(),
-            l_whence: i16::try_from(libc::SEEK_SET).unwrap_or_default(),
-            l_start: byte,
-            l_len: 1,
-            l_pid: 0,
-        }
+        // Both constants are small; the field is narrower than the constants' type.
+        let (l_type, l_whence) = (kind as i16, libc::SEEK_SET as i16);
+        libc::flock { l_type, l_whence, l_start: byte, l_len: 1, l_pid: 0 }
     }
 
     fn holder(byte: i64) -> String {
@@ -123,18 +124,11 @@ mod linux {
     }
 
     fn in_use(path: &Path, access: Access, what: &str) -> Error {
-        let hint = match access {
-            Access::Read => "to read it all the same, use --force-share (-U)",
-            Access::Write => "stop that program first",
-        };
-        Error::InUse { path: path.to_owned(), what: format!("the image is in use: {what}"), hint }
+        Error::InUse { path: path.to_owned(), what: what.to_owned(), access: Some(access) }
     }
 
     fn no_locks(path: &Path, errno: Errno) -> Error {
-        Error::Unsupported {
-            what: format!("cannot lock {}", path.display()),
-            why: format!("{errno}; to go on without them, use --no-lock"),
-        }
+        Error::NoLocks { path: path.to_owned(), source: errno.into() }
     }
 
     #[cfg(test)]

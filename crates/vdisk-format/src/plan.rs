@@ -33,6 +33,7 @@ impl Write {
 
 /// How an image compares with a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum State {
     /// Every range holds its old bytes: the plan can be committed.
     Before,
@@ -211,6 +212,28 @@ impl Plan {
         } else {
             State::Between
         })
+    }
+
+    /// What is left of the plan on an image where its commit was interrupted: the writes not done or done in part,
+    /// their old bytes those that are there.
+    ///
+    /// # Errors
+    /// [`Reason::Stale`] where a write is done, or done in part, although an earlier one is not: this is no interruption.
+    fn rest(&self, length: u64, mut read: impl FnMut(u64, u64) -> Result<Vec<u8>>) -> Result<Self> {
+        let mut rest = Self::with_lengths(length, self.new_length);
+        for write in &self.writes {
+            let now = read(write.offset.0, write.end() - write.offset.0)?;
+            if now == write.new && rest.writes.is_empty() {
+                continue;
+            }
+            let done = now.iter().zip(&write.new).take_while(|(now, new)| now == new).count();
+            let torn = rest.writes.is_empty() && now.get(done..) == write.old.get(done..now.len().max(done));
+            if now != write.old && !torn {
+                return Err(stale(write, done, now.get(done).copied().unwrap_or(0)));
+            }
+            rest.push(Write { old: now, ..write.clone() })?;
+        }
+        Ok(rest)
     }
 
     /// Compares an image in memory with the plan.

@@ -44,7 +44,7 @@ impl Image {
             return Err(Error::refused(reason, "preview", None, expected, found));
         }
         #[cfg(unix)]
-        if let Some(source) = self.source().filter(|_| !self.bytes().is_empty()) {
+        if let Some(source) = self.source().filter(|_| plan.new_length().max(plan.length()) > 0) {
             let mut map = mapped::Private::new(&source.file, self.bytes().len(), plan)?;
             for write in plan.writes() {
                 map.write(write.offset.0, &write.new);
@@ -52,6 +52,11 @@ impl Image {
             return Ok(Preview(Data::Mapped(map)));
         }
         let mut bytes = self.bytes().to_vec();
+        let more = usize::try_from(plan.new_length()).unwrap_or(usize::MAX).saturating_sub(bytes.len());
+        bytes.try_reserve(more).map_err(|error| Error::Unsupported {
+            what: format!("a preview of {} bytes", plan.new_length()),
+            why: error.to_string(),
+        })?;
         plan.apply_to(&mut bytes);
         Ok(Preview(Data::Owned(bytes)))
     }
@@ -91,18 +96,24 @@ mod mapped {
                 || Error::Unsupported { what: what.clone(), why: "larger than the address space".to_owned() };
             let length = usize::try_from(plan.new_length()).map_err(|_| too_large())?;
             let reserved = NonZeroUsize::new(length.max(file_length)).ok_or_else(too_large)?;
-            let head = NonZeroUsize::new(file_length).ok_or_else(too_large)?;
             let io = |errno: nix::Error| Error::Io { what: what.clone(), source: errno.into() };
             let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
             let private = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
             // SAFETY: a new anonymous map at an address of the kernel's choice touches nothing that exists.
             let start = unsafe { mmap_anonymous(None, reserved, protection, private) }.map_err(io)?;
             let map = Self { start, reserved, length };
+            let Some(head) = NonZeroUsize::new(file_length) else { return Ok(map) };
             let address = NonZeroUsize::new(start.as_ptr() as usize);
             // SAFETY: MAP_FIXED replaces the head of the anonymous map above, which this function owns and nothing
             // refers to yet; `head` is at most `reserved`. The map is private: nothing reaches the file.
-            unsafe { mmap(address, head, protection, private | MapFlags::MAP_FIXED, file, 0) }.map_err(io)?;
-            Ok(map)
+            match unsafe { mmap(address, head, protection, private | MapFlags::MAP_FIXED, file, 0) } {
+                Ok(_) => Ok(map),
+                Err(errno) => {
+                    // The kernel may have taken the head away already, and given its place to another thread since.
+                    std::mem::forget(map);
+                    Err(io(errno))
+                }
+            }
         }
 
         pub(super) fn bytes(&self) -> &[u8] {

@@ -48,14 +48,13 @@ impl UndoPlace {
         Ok(Self { dir, stem: name })
     }
 
-    /// In the folder `dir`, which is made if it is not there yet, under the image's name and a digest of its path.
+    /// In the folder `dir`, which the first record makes if it is not there yet, under the image's name and a digest of
+    /// its path.
     ///
     /// # Errors
-    /// [`Error::Io`] where there is no such image, or the folder cannot be made.
+    /// [`Error::Io`] where there is no such image.
     pub fn in_dir(dir: &Path, image: &Path) -> Result<Self> {
         let (folder, mut name) = split(image)?;
-        fs::create_dir_all(dir)
-            .map_err(Error::io(format!("cannot make the undo folder {}", dir.display())))?;
         let path = folder.join(&name);
         let digest = XxHash3_64::oneshot(path.as_os_str().as_encoded_bytes());
         name.push(format!(".{digest:016x}"));
@@ -94,15 +93,15 @@ impl UndoPlace {
         self.numbers()?.pop().map(|number| Record::read(self.path(number))).transpose()
     }
 
-    /// Refuses where the last commit was interrupted: for who is about to commit without a record.
+    /// Whether the last commit recorded here was interrupted, and left the image neither as it was nor as it would be.
     ///
     /// # Errors
-    /// A refusal, [`Reason::Interrupted`]; as [`records`](Self::records).
-    pub fn refuse_interrupted(&self) -> Result<()> {
-        match self.last()?.filter(Record::is_unfinished) {
-            Some(record) => Err(record.interrupted()),
-            None => Ok(()),
-        }
+    /// As [`records`](Self::records).
+    pub fn is_interrupted(&self, image: &Image) -> Result<bool> {
+        let unfinished = self.last()?.filter(Record::is_unfinished);
+        Ok(unfinished.is_some_and(|record| {
+            !matches!(record.plan.state_of(image.bytes()), Ok(State::Before | State::After))
+        }))
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -116,10 +115,14 @@ impl UndoPlace {
         let mut prefix = self.stem.clone();
         prefix.push(".undo-");
         let mut numbers = Vec::new();
-        for entry in fs::read_dir(&self.dir).map_err(Error::io(what.clone()))? {
+        let entries = match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(numbers),
+            entries => entries.map_err(Error::io(what.clone()))?,
+        };
+        for entry in entries {
             let name = entry.map_err(Error::io(what.clone()))?.file_name();
-            let number = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
-            numbers.extend(number.and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u64>().ok()));
+            let digits = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
+            numbers.extend(digits.and_then(record_number));
         }
         numbers.sort_unstable();
         Ok(numbers)
@@ -138,8 +141,10 @@ impl UndoPlace {
         temporary.push(".tmp");
         let temporary = PathBuf::from(temporary);
         let write = || {
-            let mut file =
-                private(File::options().write(true).create(true).truncate(true)).open(&temporary)?;
+            make_dir(&self.dir)?;
+            // What a crash left there goes; `create_new` follows no link that somebody may have put there.
+            let _ = fs::remove_file(&temporary);
+            let mut file = private(File::options().write(true).create_new(true)).open(&temporary)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&temporary, &path)?;
@@ -151,6 +156,23 @@ impl UndoPlace {
         })?;
         Ok(Record { path, image, plan: plan.clone(), progress: Progress::Unfinished })
     }
+}
+
+/// The number that these digits spell, as `path` spells it. The last ones of all have no successor, and are nobody's.
+fn record_number(digits: &[u8]) -> Option<u64> {
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    (number.to_string().as_bytes() == digits && number < u64::MAX / 2).then_some(number)
+}
+
+/// Makes a folder with those above it, each name synced: a record in a folder that is lost is lost.
+fn make_dir(dir: &Path) -> std::io::Result<()> {
+    if dir.as_os_str().is_empty() || dir.is_dir() {
+        return Ok(());
+    }
+    let parent = dir.parent().unwrap_or(Path::new("."));
+    make_dir(parent)?;
+    fs::create_dir(dir)?;
+    sync_dir(parent)
 }
 
 fn split(image: &Path) -> Result<(PathBuf, OsString)> {
@@ -172,12 +194,14 @@ fn private(options: &mut fs::OpenOptions) -> &mut fs::OpenOptions {
 
 /// Makes a new or removed name in `dir` last, where the system has a way to.
 fn sync_dir(dir: &Path) -> std::io::Result<()> {
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
 }
 
 /// How far the commit of a record came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case", tag = "state"))]
+#[non_exhaustive]
 pub enum Progress {
     /// It was interrupted, or its undo was: each byte is the old or the new one.
     Unfinished,
@@ -304,9 +328,16 @@ impl Record {
         Commit::begin_undo(image, self)?.run(fingerprint)
     }
 
-    /// The refusal of a change that comes before this record's commit is settled.
-    pub(crate) fn interrupted(&self) -> Error {
-        let found = format!("the one of {}: undo it, or apply its plan again", self.path.display());
+    /// The refusal of a change that comes before this record's commit is settled; `fits`: whether it can be.
+    pub(crate) fn interrupted(&self, fits: bool) -> Error {
+        let path = self.path.display();
+        let found = if fits {
+            format!("the one of {path}: undo it, or apply that record again")
+        } else {
+            format!(
+                "the one of {path}, whose bytes are no longer there: move that record away if it is of no use"
+            )
+        };
         Error::refused(Reason::Interrupted, "commit", None, "no interrupted commit", found)
     }
 
@@ -329,7 +360,7 @@ impl Record {
         let write = || {
             let mut file = File::options().append(true).open(&self.path)?;
             // A line that an earlier crash cut short has no end: this one must not become a part of it.
-            write!(file, "\n{line} {}\n", digest(line))?;
+            file.write_all(format!("\n{line} {}\n", digest(line)).as_bytes())?;
             file.sync_all()
         };
         write().map_err(Error::io(what))
@@ -352,13 +383,17 @@ impl Progress {
     }
 }
 
-/// Reads a plan from a file, as `Plan::to_text` wrote it.
+/// Reads a plan from a file, as `Plan::to_text` wrote it; or the plan of an undo record.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Syntax`].
 pub fn read_plan(path: &Path) -> Result<Plan> {
     let what = format!("plan {}", path.display());
-    Plan::from_text(&read_text(path, &what)?, &what)
+    let text = read_text(path, &what)?;
+    if text.starts_with(FIRST_LINE) {
+        return Record::read(path.to_owned()).map(|record| record.plan);
+    }
+    Plan::from_text(&text, &what)
 }
 
 fn read_text(path: &Path, what: &str) -> Result<String> {

@@ -48,5 +48,11 @@ fn gives_an_error_and_no_signal() {
     let mut message = String::new();
     child.stderr.take().unwrap().read_to_string(&mut message).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(1), "{message}");
-    assert_eq!(message, format!("error: {}: the file was cut short while it was mapped\n", path.display()));
+    assert_eq!(
+        message,
+        format!(
+            "error: {}: cannot be read: cut short while it was mapped, or an I/O error\n",
+            path.display()
+        )
+    );
 }

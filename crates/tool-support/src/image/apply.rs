@@ -11,7 +11,7 @@ use crate::status::{Outcome, note};
 /// The arguments of `apply`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ApplyArgs {
-    /// A plan saved by --save-plan
+    /// A plan saved by --save-plan, or an undo record
     pub plan: PathBuf,
 
     #[command(flatten)]
@@ -30,7 +30,7 @@ impl ApplyArgs {
         if self.options.show(format, json, path, &image, &plan)? {
             return Ok(());
         }
-        let undo = self.options.undo_place(path)?;
+        let undo = self.options.undo_place(path, &image)?;
         let written = committing(|| Ok(plan.complete(image, undo.as_ref(), format.fingerprint)?))?;
         if !written {
             note("the plan is carried out already: nothing to do");

@@ -38,16 +38,25 @@ impl UndoDirArgs {
         Ok(UndoPlace::in_dir(&state, image)?)
     }
 
-    /// Where the records are: as for a new one, but in the state folder if there are none beside the image.
-    pub(super) fn place_of_records(&self, image: &Path) -> Outcome<UndoPlace> {
-        let place = self.place(image)?;
-        if self.undo_dir.is_none() && place.last()?.is_none() {
-            // The folder may have been read-only then.
-            if let Some(state) = state_dir().filter(|state| state.is_dir()) {
-                return Ok(UndoPlace::in_dir(&state, image)?);
-            }
+    /// Everywhere that records of the image may be: in the folder given, beside it, in the state folder.
+    pub(super) fn all_places(&self, image: &Path) -> Outcome<Vec<UndoPlace>> {
+        let dirs = self.undo_dir.iter().cloned().chain(state_dir());
+        let mut places = dirs.map(|dir| UndoPlace::in_dir(&dir, image)).collect::<Result<Vec<_>, _>>()?;
+        places.push(UndoPlace::beside(image)?);
+        Ok(places)
+    }
+
+    /// Where the newest record is: in the folder given; else beside the image or in the state folder, whichever has it.
+    pub(super) fn place_of_last(&self, image: &Path) -> Outcome<UndoPlace> {
+        if self.undo_dir.is_some() {
+            return self.place(image);
         }
-        Ok(place)
+        let made = |place: &UndoPlace| {
+            let record = place.last().ok().flatten()?;
+            fs::metadata(record.path()).ok()?.modified().ok()
+        };
+        let newest = self.all_places(image)?.into_iter().max_by_key(made);
+        newest.map_or_else(|| self.place(image), Ok)
     }
 }
 
@@ -101,7 +110,7 @@ impl PlanArgs {
         if self.show(format, json, path, &image, &plan)? {
             return Ok(());
         }
-        let undo = self.undo_place(path)?;
+        let undo = self.undo_place(path, &image)?;
         committing(|| Ok(plan.commit(image, undo.as_ref(), format.fingerprint)?))
     }
 
@@ -110,15 +119,15 @@ impl PlanArgs {
         if self.dry_run || self.save_plan.is_some() { open.read(path) } else { open.write(path) }
     }
 
-    /// Where the undo record goes, if one is wanted. Also without one, an interrupted commit comes first.
-    pub(super) fn undo_place(&self, path: &Path) -> Outcome<Option<UndoPlace>> {
-        if !self.no_undo {
-            return self.undo_dir.place(path).map(Some);
+    /// Where the undo record goes, if one is wanted. Also without one, and wherever its record is, an interrupted commit
+    /// comes first: it is completed where the plan is its own, and else refuses the new one.
+    pub(super) fn undo_place(&self, path: &Path, image: &Image) -> Outcome<Option<UndoPlace>> {
+        for place in self.undo_dir.all_places(path)? {
+            if place.is_interrupted(image)? {
+                return Ok(Some(place));
+            }
         }
-        if let Ok(place) = self.undo_dir.place(path) {
-            place.refuse_interrupted()?;
-        }
-        Ok(None)
+        if self.no_undo { Ok(None) } else { self.undo_dir.place(path).map(Some) }
     }
 
     /// Shows and saves the plan where that was asked for; returns whether that was all that was asked for.
@@ -131,7 +140,7 @@ impl PlanArgs {
         plan: &Plan,
     ) -> Outcome<bool> {
         if self.dry_run || self.verbose {
-            let shown = Shown::new(format, path, image, plan);
+            let shown = Shown::new(format, path, image, plan)?;
             if self.dry_run {
                 shown.print(json)?;
             } else {

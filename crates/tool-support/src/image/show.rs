@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use serde::Serialize;
+use vdisk_format::error::Reason;
 use vdisk_format::plan::Write;
 use vdisk_format::report::{Finding, Report};
 use vdisk_format::{Image, Plan};
@@ -31,16 +32,19 @@ pub(super) struct Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
-    pub(super) fn new(format: Format, path: &Path, image: &Image, plan: &'a Plan) -> Self {
+    pub(super) fn new(format: Format, path: &Path, image: &Image, plan: &'a Plan) -> Outcome<Self> {
         let before = (format.check)(image.bytes());
-        // Where there is no preview (the plan is stale, or carried out already), there is nothing to compare.
-        let after = image.preview(plan).map(|preview| (format.check)(&preview));
-        let after = after.as_ref().unwrap_or(&before);
+        let after = match image.preview(plan) {
+            Ok(preview) => (format.check)(&preview),
+            // The plan is carried out already, wholly or in part: there is nothing to compare.
+            Err(error) if error.reason() == Some(Reason::Stale) => before.clone(),
+            Err(error) => return Err(error.into()),
+        };
         let only = |a: &Report, b: &Report| {
             a.findings().iter().filter(|finding| !b.findings().contains(finding)).cloned().collect()
         };
-        let (mends, breaks) = (only(&before, after), only(after, &before));
-        Self { schema: 1, image: path.display().to_string(), plan, mends, breaks }
+        let (mends, breaks) = (only(&before, &after), only(&after, &before));
+        Ok(Self { schema: 1, image: path.display().to_string(), plan, mends, breaks })
     }
 
     /// On standard output.

@@ -26,7 +26,8 @@ mod handler {
     /// Installs the handler for the image at `path`.
     pub(in super::super) fn watch(path: &Path) {
         let path = crate::output::escaped(path.as_os_str().as_encoded_bytes()).to_string();
-        let message = format!("error: {path}: the file was cut short while it was mapped\n");
+        let message =
+            format!("error: {path}: cannot be read: cut short while it was mapped, or an I/O error\n");
         if MESSAGE.set(message).is_err() {
             return;
         }

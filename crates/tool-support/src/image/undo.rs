@@ -38,7 +38,7 @@ impl UndoArgs {
     /// # Errors
     /// Where there is nothing to undo, or it does not fit the image as it is now.
     pub fn run(&self, format: Format, open: OpenArgs, json: bool, path: &Path) -> Outcome {
-        let place = self.undo_dir.place_of_records(path)?;
+        let place = self.undo_dir.place_of_last(path)?;
         if self.list {
             return list(&place, json);
         }
@@ -46,14 +46,15 @@ impl UndoArgs {
         let Some(record) = place.last()? else {
             return Err(Failure::failed(format!("{}: there is nothing to undo", path.display())));
         };
-        if self.dry_run {
-            if !self.force {
-                record.fits(&image, format.fingerprint)?;
-            }
-            let inverse = record.plan().inverse();
-            return Shown::new(format, path, &image, &inverse).print(json);
+        if !self.force {
+            record.fits(&image, format.fingerprint)?;
         }
-        committing(|| Ok(record.undo(image, format.fingerprint, self.force)?))
+        if self.dry_run {
+            let inverse = record.plan().inverse();
+            return Shown::new(format, path, &image, &inverse)?.print(json);
+        }
+        // That it fits is known; from here on the image is written to.
+        committing(|| Ok(record.undo(image, format.fingerprint, true)?))
     }
 }
 

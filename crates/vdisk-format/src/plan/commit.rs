@@ -44,20 +44,31 @@ impl Plan {
     /// As [`commit`](Self::commit), but completes a commit of this same plan that was interrupted, and does nothing
     /// where the plan is carried out already. Returns whether anything was written.
     ///
+    /// Without a record of that commit, the image must be as an interruption leaves it: some writes done, in order, one
+    /// perhaps in part, and the others not.
+    ///
     /// # Errors
     /// As [`commit`](Self::commit).
     pub fn complete(&self, image: Image, undo: Option<&UndoPlace>, fingerprint: Fingerprint) -> Result<bool> {
         let mut commit = Commit::prepare(image, self)?;
         let state = commit.state()?;
-        let interrupted = commit.unfinished(undo)?;
-        if interrupted.is_none() && state == State::After {
-            return Ok(false);
+        if let Some(record) = commit.unfinished(undo)? {
+            commit.done = Done::Seal(record);
+            commit.run(fingerprint)?;
+            return Ok(true);
         }
-        commit.done = match (interrupted, undo) {
-            (Some(record), _) => Done::Seal(record),
-            (None, Some(place)) => Done::Seal(place.save(self, &commit.file.path)?),
-            (None, None) => Done::NoRecord,
-        };
+        match state {
+            State::After => return Ok(false),
+            State::Before => {}
+            // Its commit kept no record. What is undone later is this one, so that it starts from what is there now.
+            State::Between => {
+                commit.plan =
+                    self.rest(commit.file.length()?, |at, length| commit.file.read_clipped(at, length))?;
+            }
+        }
+        if let Some(place) = undo {
+            commit.done = Done::Seal(place.save(&commit.plan, &commit.file.path)?);
+        }
         commit.run(fingerprint)?;
         Ok(true)
     }
@@ -83,7 +94,7 @@ impl Commit {
             ));
         }
         if let Some(record) = commit.unfinished(undo)? {
-            return Err(record.interrupted());
+            return Err(record.interrupted(true));
         }
         if let Some(place) = undo {
             commit.done = Done::Seal(place.save(plan, &commit.file.path)?);
@@ -118,19 +129,19 @@ impl Commit {
         self.plan.state(self.file.length()?, |at, length| self.file.read_clipped(at, length))
     }
 
-    /// The record of an interrupted commit of this plan, if there is one. Another plan's is an error, unless not a
-    /// byte of it is written: then it is dropped.
+    /// The record of an interrupted commit of this plan, if there is one. Another plan's is an error, unless all of it
+    /// is written, or nothing: then it is in nobody's way, and in the latter case goes.
     fn unfinished(&self, undo: Option<&UndoPlace>) -> Result<Option<Record>> {
         let Some(record) = undo.map(UndoPlace::last).transpose()?.flatten().filter(Record::is_unfinished)
         else {
             return Ok(None);
         };
-        let state = record.plan().state(self.file.length()?, |at, length| self.file.read_clipped(at, length));
-        if let Ok(State::Before) = state {
-            record.remove()?;
-            return Ok(None);
+        match record.plan().state(self.file.length()?, |at, length| self.file.read_clipped(at, length)) {
+            Ok(State::Before) => record.remove().map(|()| None),
+            Ok(_) if *record.plan() == self.plan => Ok(Some(record)),
+            Ok(State::After) => Ok(None),
+            state => Err(record.interrupted(state.is_ok())),
         }
-        if *record.plan() == self.plan { Ok(Some(record)) } else { Err(record.interrupted()) }
     }
 
     /// Writes the next range; `false` where none is left.
@@ -169,11 +180,14 @@ impl Commit {
     }
 
     fn settle(&mut self) -> Result<()> {
-        let what = format!("cannot sync {}", self.file.path.display());
-        if self.file.length()? != self.plan.new_length() {
-            self.file.file.set_len(self.plan.new_length()).map_err(Error::io(what.clone()))?;
+        let path = self.file.path.display();
+        let (old, new) = (self.plan.length(), self.plan.new_length());
+        let now = self.file.length()?;
+        // A length that is none of the plan's is somebody else's doing, which a forced undo leaves alone.
+        if old != new && now != new && (old.min(new)..=old.max(new)).contains(&now) {
+            self.file.file.set_len(new).map_err(Error::io(format!("cannot set the length of {path}")))?;
         }
-        self.file.file.sync_all().map_err(Error::io(what))
+        self.file.file.sync_all().map_err(Error::io(format!("cannot sync {path}")))
     }
 
     /// All that is left.

@@ -77,6 +77,7 @@ impl Plan {
                 if found != expected {
                     return Err(syntax(name, lines.line, "the digest of the lines above", found));
                 }
+                plan.check_lengths()?;
                 let (this, rest) = text.split_at_checked(lines.consumed).unwrap_or_default();
                 if plan.to_text() != this {
                     return Err(syntax(
@@ -96,6 +97,17 @@ impl Plan {
             let new = lines.hex("new ")?;
             plan.push_checked(Write { offset: HostOffset(offset), old, new, why })?;
         }
+    }
+
+    /// A plan changes the length of its file only by the writes that reach past its end, or past its new end.
+    fn check_lengths(&self) -> Result<()> {
+        let (shorter, longer) = (self.length.min(self.new_length), self.length.max(self.new_length));
+        let end = self.writes.iter().map(Write::end).max().unwrap_or(0);
+        if longer == shorter.max(end) {
+            return Ok(());
+        }
+        let (expected, found) = (format!("{} bytes", shorter.max(end)), format!("{longer} bytes"));
+        Err(Error::refused(crate::error::Reason::BadPlan, "length of the file", None, expected, found))
     }
 
     /// Adds a write that did not come from [`set`](Plan::set), if it is one that could have.

@@ -203,7 +203,8 @@ impl TableBudget {
     /// # Errors
     /// [`Error::Unsupported`] where the budget does not suffice; it is then used up.
     pub fn spend(&mut self, bitmap: &Bitmap<'_>) -> Result<()> {
-        let cost = u64::from(bitmap.fixed.bitmap_table_size).saturating_add(3);
+        let entry = (bitmap.next.0 - bitmap.offset.0) / 8;
+        let cost = u64::from(bitmap.fixed.bitmap_table_size).saturating_add(entry);
         if let Some(left) = self.left.checked_sub(cost) {
             self.left = left;
             return Ok(());

@@ -1,7 +1,8 @@
-//! Changes to the header area, each as a [`Plan`] of the bytes that change and of no others.
+//! Changes to the header area, each as a [`Plan`]: of one field's bytes, or of the extension area and what is behind it.
 
 use crate::bytes::{clipped, exactly, round_up_8};
 use crate::error::{Error, Reason, Result};
+use crate::limits::CLUSTER_BITS;
 use crate::plan::Plan;
 use crate::qcow2::extension::{AreaEnd, Extension, ExtensionHeader, Magic};
 use crate::qcow2::header::{FeatureGroup, Header, known_fields};
@@ -117,6 +118,16 @@ pub fn delete_extensions(image: &[u8], magic: Magic) -> Result<Plan> {
 const FIELD_BACKING_FILE_OFFSET: u64 = 8;
 const FIELD_AUTOCLEAR: u64 = 88;
 
+/// Where the first cluster ends: also of a header with an impossible cluster size, and never behind what the header
+/// says is in another cluster.
+fn room(header: &Header<'_>) -> u64 {
+    let cluster = header.cluster_size().unwrap_or(u64::MAX).min(1 << *CLUSTER_BITS.end());
+    let v2 = &header.v2;
+    let tables = [v2.l1_table_offset, v2.refcount_table_offset, v2.snapshots_offset];
+    let behind_the_header = |&offset: &u64| offset > u64::from(header.v3.header_length);
+    tables.into_iter().filter(behind_the_header).fold(cluster, u64::min)
+}
+
 /// The header extension area: from the end of the header to the end-of-extensions marker, with the backing file's name
 /// behind it where it stands in the first cluster.
 struct Area<'a> {
@@ -134,7 +145,7 @@ impl<'a> Area<'a> {
     fn read(header: &Header<'a>) -> Result<Self> {
         let image = header.image();
         let start = u64::from(header.v3.header_length);
-        let cluster = header.cluster_size().unwrap_or(u64::MAX);
+        let cluster = room(header);
         let fields_end = if header.has_v3_fields() { 104 } else { 72 };
         let mut walk = header.extensions();
         let bound = walk.bound().0;
@@ -198,7 +209,7 @@ impl<'a> Area<'a> {
         body.extend([0; 8]);
         let new_name_at = self.start + body.len() as u64;
         body.extend(self.name.map_or(&[][..], |(_, name)| name));
-        let limit = if self.name.is_some() { self.cluster } else { self.bound };
+        let limit = if self.name.is_some() { self.cluster } else { self.bound.min(self.cluster) };
         let new_end = self.start + body.len() as u64;
         if new_end > limit {
             return Err(Error::refused(

@@ -2,6 +2,7 @@
 
 use crate::bytes::clipped;
 use crate::error::Result;
+use crate::limits::CLUSTER_BITS;
 use crate::qcow2::extension::Extensions;
 use crate::record::{Field, record};
 
@@ -176,12 +177,12 @@ impl<'a> Header<'a> {
         1u64.checked_shl(self.v2.cluster_bits)
     }
 
-    /// The additional fields, between offset 104 and `header_length`.
+    /// The additional fields, between offset 104 and `header_length`, or the end of the largest cluster there is.
     #[must_use]
     pub fn additional(&self) -> AdditionalFields<'a> {
         let start = HeaderV2::SIZE + HeaderV3::SIZE;
-        let length =
-            if self.has_v3_fields() { u64::from(self.v3.header_length).saturating_sub(start) } else { 0 };
+        let end = if self.has_v3_fields() { u64::from(self.v3.header_length) } else { 0 };
+        let length = end.min(1 << *CLUSTER_BITS.end()).saturating_sub(start);
         AdditionalFields { bytes: clipped(self.bytes, start, length) }
     }
 
