@@ -242,4 +242,109 @@ mod commit {
         let error = read_plan(case.dir.path()).unwrap_err().to_string();
         assert!(error.contains("expected a file"), "{error}");
     }
+
+    #[test]
+    fn a_forced_undo_leaves_a_file_that_grew_since_its_length() {
+        let case = two_writes();
+        case.commit().unwrap();
+        let mut grown = case.bytes();
+        grown.resize(5000, 7);
+        fs::write(case.path(), &grown).unwrap();
+        assert_eq!(case.undo().unwrap_err().reason(), Some(Reason::DoesNotFit));
+        case.place().last().unwrap().unwrap().undo(case.open(), qcow2::fingerprint, true).unwrap();
+        grown[..256].copy_from_slice(&case.before);
+        assert_eq!(case.bytes(), grown);
+    }
+
+    #[test]
+    fn a_commit_without_a_record_is_completed_and_its_undo_starts_from_there() {
+        let case = two_writes();
+        let mut torn = case.before.clone();
+        torn[8..12].fill(1);
+        fs::write(case.path(), &torn).unwrap();
+        assert!(case.plan.complete(case.open(), Some(&case.place()), qcow2::fingerprint).unwrap());
+        assert_eq!(case.bytes(), case.after);
+        case.undo().unwrap();
+        assert_eq!(case.bytes(), torn, "what was there before this command");
+    }
+
+    #[test]
+    fn a_mixture_that_no_interruption_leaves_is_stale() {
+        let case = two_writes();
+        for mixture in [vec![(12, 1u8)], vec![(100, 2)], vec![(8, 1), (100, 2)]] {
+            let mut image = case.before.clone();
+            for (at, byte) in mixture {
+                image[at] = byte;
+            }
+            fs::write(case.path(), &image).unwrap();
+            let error = case.plan.complete(case.open(), Some(&case.place()), qcow2::fingerprint).unwrap_err();
+            assert_eq!(error.reason(), Some(Reason::Stale), "{error}");
+            assert_eq!(case.bytes(), image);
+            assert_eq!(case.place().records().unwrap().len(), 0);
+        }
+    }
+
+    #[test]
+    fn a_complete_commit_that_was_not_sealed_stands_in_nobodys_way() {
+        let case = two_writes();
+        case.crash(2, 0);
+        let now = case.bytes();
+        let mut plan = Plan::new(&now);
+        plan.set(&now, 200, &[3], "another".to_owned()).unwrap();
+        plan.commit(case.open(), Some(&case.place()), qcow2::fingerprint).unwrap();
+        case.undo().unwrap();
+        case.undo().unwrap();
+        assert_eq!(case.bytes(), case.before);
+    }
+
+    #[test]
+    fn a_record_can_be_applied_again() {
+        let case = two_writes();
+        case.crash(1, 3);
+        let record = case.place().last().unwrap().unwrap();
+        assert_eq!(read_plan(record.path()).unwrap(), case.plan);
+    }
+
+    #[test]
+    fn names_that_only_look_like_records_are_nobodys() {
+        let case = two_writes();
+        for name in ["undo-+3", "undo-03", "undo-18446744073709551615", "undo-1.tmp", "undo-", "undo-x"] {
+            fs::write(case.dir.path().join(format!("image.{name}")), "x").unwrap();
+        }
+        case.commit().unwrap();
+        let record = case.place().last().unwrap().unwrap();
+        assert!(record.path().ends_with("image.undo-1"), "{record:?}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_in_the_place_of_a_record_is_not_followed() {
+        let case = two_writes();
+        let precious = case.dir.path().join("precious");
+        fs::write(&precious, "precious").unwrap();
+        std::os::unix::fs::symlink(&precious, case.dir.path().join("image.undo-1.tmp")).unwrap();
+        case.commit().unwrap();
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+        assert!(!case.place().last().unwrap().unwrap().path().is_symlink());
+    }
+
+    #[test]
+    fn an_undo_folder_is_made_by_its_first_record() {
+        let case = two_writes();
+        let dir = case.dir.path().join("a/b");
+        let place = UndoPlace::in_dir(&dir, &case.path()).unwrap();
+        assert!(place.last().unwrap().is_none() && !dir.exists());
+        case.plan.commit(case.open(), Some(&place), qcow2::fingerprint).unwrap();
+        assert_eq!(place.records().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_plan_of_a_length_that_no_write_explains_is_refused() {
+        let plan = Plan::new(b"").to_text();
+        let body =
+            plan.split("end ").next().unwrap().replace("new-length 0", "new-length 1152921504606846976");
+        let digest = twox_hash::XxHash3_64::oneshot(body.as_bytes());
+        let error = Plan::from_text(&format!("{body}end {digest:016x}\n"), "test").unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::BadPlan), "{error}");
+    }
 }
