@@ -1,4 +1,4 @@
-//! [`Image`]: the bytes of an image file, mapped into memory or owned; and [`LockedFile`], the same file without a map.
+//! [`Image`]: the bytes of an image file, mapped into memory or owned; and `LockedFile`, the same file without a map.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ impl ImageOptions {
 
 /// An image's file, its locks held, and no memory map over it: what a commit writes to.
 #[derive(Debug)]
-pub struct LockedFile {
+pub(crate) struct LockedFile {
     pub(crate) file: File,
     pub(crate) path: PathBuf,
     pub(crate) writable: bool,
@@ -142,7 +142,7 @@ impl Image {
     ///
     /// # Errors
     /// [`Error::Io`] where the system cannot map it, for want of address space perhaps.
-    pub fn from_locked(source: LockedFile) -> Result<Self> {
+    pub(crate) fn from_locked(source: LockedFile) -> Result<Self> {
         let length = source.length()?;
         let data = if length == 0 { Data::Owned(Vec::new()) } else { Data::Mapped(map(&source, length)?) };
         Ok(Self { data, source: Some(source) })
@@ -161,7 +161,7 @@ impl Image {
     ///
     /// # Errors
     /// [`Error::Unsupported`] for an image in memory.
-    pub fn into_file(self) -> Result<LockedFile> {
+    pub(crate) fn into_file(self) -> Result<LockedFile> {
         self.source.ok_or_else(|| Error::Unsupported {
             what: "writing an image".to_owned(),
             why: "it is in memory, not in a file".to_owned(),
