@@ -15,6 +15,8 @@ mod dropin;
 #[cfg(test)]
 mod edits;
 #[cfg(test)]
+mod interrupted;
+#[cfg(test)]
 mod locks;
 #[cfg(test)]
 mod originals;
