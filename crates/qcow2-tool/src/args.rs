@@ -21,7 +21,7 @@ Examples:
 /// it back. Numbers are written as in Python: 0x10, 0o20, 0b10000, 16.
 #[derive(Debug, Parser)]
 #[command(name = "qcow2", version, after_help = format!("{EXAMPLES}\n\n{EXIT_STATUS_HELP}"))]
-#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true, args_override_self = true)]
 pub struct Cli {
     /// The image: a file or a block device
     #[arg(value_name = "FILE")]

@@ -311,3 +311,12 @@ fn backed(folder: &Path) -> PathBuf {
     assert_ne!(Bytes::read(&image).u64(at::BACKING_FILE_OFFSET), 0);
     image
 }
+
+#[test]
+fn an_empty_variable_names_no_undo_folder() {
+    let folder = scratch();
+    let image = images::made(folder.path(), "image", "").path;
+    run(command().arg(&image).args(["set-feature-bit", "compatible", "0"]).env("VDISK_UNDO_DIR", ""), b"")
+        .expect(0);
+    assert!(folder.path().join("image.qcow2.undo-1").is_file());
+}

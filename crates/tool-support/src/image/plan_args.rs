@@ -15,17 +15,23 @@ use crate::status::{Failure, Outcome};
 /// Where undo records go.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct UndoDirArgs {
-    /// Keep undo records in this folder instead of beside the image
-    #[arg(long, value_name = "DIR", env = "VDISK_UNDO_DIR")]
+    /// Keep undo records in this folder instead of beside the image [env: VDISK_UNDO_DIR]
+    #[arg(long, value_name = "DIR")]
     undo_dir: Option<PathBuf>,
 }
 
 impl UndoDirArgs {
+    /// The folder that the user chose: by the option, or else by a variable that is set and not empty.
+    fn chosen(&self) -> Option<PathBuf> {
+        let variable = || std::env::var_os("VDISK_UNDO_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        self.undo_dir.clone().or_else(variable)
+    }
+
     /// Where a new record goes: the folder given; else beside the image; else, where that folder cannot be written or
     /// the image is a device, the user's state folder.
     pub(super) fn place(&self, image: &Path) -> Outcome<UndoPlace> {
-        if let Some(dir) = &self.undo_dir {
-            return Ok(UndoPlace::in_dir(dir, image)?);
+        if let Some(dir) = self.chosen() {
+            return Ok(UndoPlace::in_dir(&dir, image)?);
         }
         let beside = UndoPlace::beside(image)?;
         if beside.is_usable() {
@@ -40,7 +46,7 @@ impl UndoDirArgs {
 
     /// Everywhere that records of the image may be: in the folder given, beside it, in the state folder.
     pub(super) fn all_places(&self, image: &Path) -> Outcome<Vec<UndoPlace>> {
-        let dirs = self.undo_dir.iter().cloned().chain(state_dir());
+        let dirs = self.chosen().into_iter().chain(state_dir());
         let mut places = dirs.map(|dir| UndoPlace::in_dir(&dir, image)).collect::<Result<Vec<_>, _>>()?;
         places.push(UndoPlace::beside(image)?);
         Ok(places)
@@ -48,7 +54,7 @@ impl UndoDirArgs {
 
     /// Where the newest record is: in the folder given; else beside the image or in the state folder, whichever has it.
     pub(super) fn place_of_last(&self, image: &Path) -> Outcome<UndoPlace> {
-        if self.undo_dir.is_some() {
+        if self.chosen().is_some() {
             return self.place(image);
         }
         let made = |place: &UndoPlace| {
