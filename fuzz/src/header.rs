@@ -42,7 +42,7 @@ fn fields(header: &Header<'_>) {
         assert_eq!(field.encode_be(value).ok().as_deref(), Some(bytes), "{}", field.name);
     }
     for group in FeatureGroup::ALL {
-        assert_eq!(header.get(group.field()), Some(header.features(group)));
+        assert_eq!(header.get(qcow2::header::feature_field(group)), Some(header.features(group)));
     }
     let additional = header.additional();
     assert_eq!(additional.compression_type().map(u64::from), header.get("compression_type"));

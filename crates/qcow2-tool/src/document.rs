@@ -179,7 +179,7 @@ impl Serialize for Names<'_> {
         }
         serializer.collect_seq(self.0.entries().map(|entry| Name {
             r#type: entry.kind,
-            group: entry.group().map(vdisk_format::qcow2::FeatureGroup::name),
+            group: entry.group().map(vdisk_format::FeatureGroup::name),
             bit: entry.bit,
             name: Lossy(entry.name),
         }))

@@ -33,6 +33,7 @@
 
 pub mod bytes;
 pub mod error;
+pub mod feature;
 #[cfg(feature = "generate")]
 pub mod generate;
 pub mod image;
@@ -47,6 +48,7 @@ pub mod undo;
 pub mod units;
 
 pub use error::{Error, Result};
+pub use feature::FeatureGroup;
 pub use image::Image;
 pub use plan::Plan;
 

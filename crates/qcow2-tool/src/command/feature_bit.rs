@@ -1,8 +1,8 @@
 //! `set-feature-bit GROUP BIT` and `clear-feature-bit GROUP BIT`.
 
 use tool_support::Outcome;
-use vdisk_format::qcow2::{FeatureGroup, edit};
-use vdisk_format::{Error, Plan};
+use vdisk_format::qcow2::edit;
+use vdisk_format::{Error, FeatureGroup, Plan};
 
 use super::original;
 use crate::{number, original as words};

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use crate::error::Error;
+use crate::feature::FeatureGroup;
 use crate::limits::{CLUSTER_BITS, MAX_BACKING_FILE_NAME};
 use crate::qcow2::bitmap::{Bitmap, BitmapTableEntryKind, BitmapsExtension, TableBudget};
 use crate::qcow2::extension::{AreaEnd, Content, Extension, FeatureNames, Magic};
-use crate::qcow2::header::{FeatureGroup, Header, MAGIC, known_fields};
+use crate::qcow2::header::{Header, MAGIC, feature_bit_name, feature_field, known_fields};
 use crate::report::{Report, Severity};
 
 /// Most entries of one kind that are told apart: beyond, a hostile header would only buy itself memory.
@@ -84,15 +85,15 @@ fn fields(header: &Header<'_>, report: &mut Report) {
 fn feature_bits(header: &Header<'_>, report: &mut Report) {
     for group in FeatureGroup::ALL {
         let unknown = (0..64)
-            .filter(|&bit| header.features(group) >> bit & 1 != 0 && group.bit_name(bit).is_none())
+            .filter(|&bit| header.features(group) >> bit & 1 != 0 && feature_bit_name(group, bit).is_none())
             .map(|bit| format!("bit {bit}"))
             .collect::<Vec<_>>();
         if !unknown.is_empty() {
             report.add(
                 Severity::Note,
                 "unknown-feature",
-                group.field(),
-                at(group.field()),
+                feature_field(group),
+                at(feature_field(group)),
                 "only bits that the specification defines",
                 unknown.join(", "),
             );

@@ -2,10 +2,11 @@
 
 use crate::bytes::{clipped, exactly, round_up_8};
 use crate::error::{Error, Reason, Result};
+use crate::feature::FeatureGroup;
 use crate::limits::CLUSTER_BITS;
 use crate::plan::Plan;
 use crate::qcow2::extension::{AreaEnd, Extension, ExtensionHeader, Magic};
-use crate::qcow2::header::{FeatureGroup, Header, known_fields};
+use crate::qcow2::header::{Header, feature_field, known_fields};
 use crate::units::HostOffset;
 
 /// Sets the header field called `name`: its bytes, and nothing else, whatever the image is then worth.
@@ -49,7 +50,7 @@ pub fn set_feature_bit(image: &[u8], group: FeatureGroup, bit: u32, on: bool) ->
         return Err(Error::refused(Reason::OutOfRange, what, None, "0 to 63", bit.to_string()));
     };
     let old = Header::parse(image)?.features(group);
-    set_field(image, group.field(), if on { old | mask } else { old & !mask })
+    set_field(image, feature_field(group), if on { old | mask } else { old & !mask })
 }
 
 /// Adds a header extension behind the others. The backing file's name moves as needed. The data are not judged: a

@@ -4,9 +4,10 @@ use std::fmt;
 
 use crate::bytes::{clipped, exactly, round_up_8};
 use crate::error::{Error, Result};
+use crate::feature::FeatureGroup;
 use crate::limits::MAX_EXTENSIONS;
 use crate::qcow2::bitmap::BitmapsExtension;
-use crate::qcow2::header::{FeatureGroup, Header};
+use crate::qcow2::header::Header;
 use crate::record::record;
 use crate::units::HostOffset;
 

@@ -2,6 +2,7 @@
 
 use crate::bytes::clipped;
 use crate::error::Result;
+use crate::feature::FeatureGroup;
 use crate::limits::CLUSTER_BITS;
 use crate::qcow2::extension::Extensions;
 use crate::record::{Field, record};
@@ -67,57 +68,30 @@ record! {
     }
 }
 
-/// The three bitmaps of feature bits, with the names that the originals' command line gives them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
-pub enum FeatureGroup {
-    /// `incompatible_features`
-    Incompatible,
-    /// `compatible_features`
-    Compatible,
-    /// `autoclear_features`
-    Autoclear,
+/// The header field that holds a group's bits.
+#[must_use]
+pub const fn feature_field(group: FeatureGroup) -> &'static str {
+    match group {
+        FeatureGroup::Incompatible => "incompatible_features",
+        FeatureGroup::Compatible => "compatible_features",
+        FeatureGroup::Autoclear => "autoclear_features",
+    }
 }
 
-impl FeatureGroup {
-    /// All of them, in the order of the feature name table's type byte (0, 1, 2).
-    pub const ALL: [Self; 3] = [Self::Incompatible, Self::Compatible, Self::Autoclear];
-
-    /// `incompatible`, `compatible` or `autoclear`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Incompatible => "incompatible",
-            Self::Compatible => "compatible",
-            Self::Autoclear => "autoclear",
-        }
-    }
-
-    /// The header field that holds the bits.
-    #[must_use]
-    pub const fn field(self) -> &'static str {
-        match self {
-            Self::Incompatible => "incompatible_features",
-            Self::Compatible => "compatible_features",
-            Self::Autoclear => "autoclear_features",
-        }
-    }
-
-    /// What the specification calls bit `bit`, where it is known here.
-    #[must_use]
-    pub const fn bit_name(self, bit: u32) -> Option<&'static str> {
-        Some(match (self, bit) {
-            (Self::Incompatible, 0) => "dirty bit",
-            (Self::Incompatible, 1) => "corrupt bit",
-            (Self::Incompatible, 2) => "external data file",
-            (Self::Incompatible, 3) => "compression type",
-            (Self::Incompatible, 4) => "extended L2 entries",
-            (Self::Compatible, 0) => "lazy refcounts",
-            (Self::Autoclear, 0) => "bitmaps",
-            (Self::Autoclear, 1) => "raw external data",
-            _ => return None,
-        })
-    }
+/// What the specification calls bit `bit` of a group, where it is known here.
+#[must_use]
+pub const fn feature_bit_name(group: FeatureGroup, bit: u32) -> Option<&'static str> {
+    Some(match (group, bit) {
+        (FeatureGroup::Incompatible, 0) => "dirty bit",
+        (FeatureGroup::Incompatible, 1) => "corrupt bit",
+        (FeatureGroup::Incompatible, 2) => "external data file",
+        (FeatureGroup::Incompatible, 3) => "compression type",
+        (FeatureGroup::Incompatible, 4) => "extended L2 entries",
+        (FeatureGroup::Compatible, 0) => "lazy refcounts",
+        (FeatureGroup::Autoclear, 0) => "bitmaps",
+        (FeatureGroup::Autoclear, 1) => "raw external data",
+        _ => return None,
+    })
 }
 
 /// A qcow2 header, as a view of the image it was read from.

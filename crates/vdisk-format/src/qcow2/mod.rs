@@ -11,4 +11,6 @@ pub mod header;
 
 pub use extension::{Content, Extension, Extensions, Magic};
 pub use fingerprint::fingerprint;
-pub use header::{AdditionalFields, FeatureGroup, Header, HeaderV2, HeaderV3};
+pub use header::{AdditionalFields, Header, HeaderV2, HeaderV3};
+
+pub use crate::feature::FeatureGroup;
