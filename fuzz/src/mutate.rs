@@ -29,7 +29,7 @@ pub(crate) fn mutate(image: &mut Vec<u8>, input: &mut Input<'_>) {
                 let index = input.below(known_fields().count());
                 if let Some(field) = known_fields().nth(index) {
                     let value = input.value() & field.max();
-                    put(image, field.offset, &field.encode_be(value).unwrap_or_default());
+                    put(image, field.offset, &field.encode(value).unwrap_or_default());
                 }
             }
             2 => put(image, input.below(1024) as u64, input.take(1)),

@@ -32,6 +32,7 @@
 //! * `generate`: the `generate` module, a writer of valid images of any shape.
 
 pub mod bytes;
+mod edit;
 pub mod error;
 pub mod feature;
 #[cfg(feature = "generate")]

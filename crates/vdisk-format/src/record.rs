@@ -16,6 +16,15 @@ pub enum Notation {
     Bits,
 }
 
+/// The order of a number's bytes on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endian {
+    /// The highest byte first: qcow2.
+    Big,
+    /// The lowest byte first: QED.
+    Little,
+}
+
 /// One field of an on-disk structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -26,6 +35,8 @@ pub struct Field {
     pub offset: u64,
     /// Width in bytes: 1, 2, 4 or 8.
     pub width: u32,
+    /// The order of its bytes.
+    pub endian: Endian,
     /// How its value is written.
     pub notation: Notation,
     /// Its documentation, a line each.
@@ -39,10 +50,11 @@ impl Field {
         name: &'static str,
         offset: u64,
         width: u32,
+        endian: Endian,
         notation: Notation,
         doc: &'static [&'static str],
     ) -> Self {
-        Self { name, offset, width, notation, doc }
+        Self { name, offset, width, endian, notation, doc }
     }
 
     /// The largest value the field holds.
@@ -57,11 +69,18 @@ impl Field {
         u64::MAX >> (64 - 8 * self.width)
     }
 
-    /// The field's bytes for `value`, big-endian, `width` of them.
+    /// The field's bytes for `value`, as they are on disk, `width` of them.
+    ///
+    /// ```
+    /// use vdisk_format::qcow2::HeaderV2;
+    /// let version = HeaderV2::FIELDS.iter().find(|field| field.name == "version").unwrap();
+    /// assert_eq!(version.encode(3)?, [0, 0, 0, 3]);
+    /// # Ok::<(), vdisk_format::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Reason::OutOfRange`] where `value` is larger than [`max`](Self::max).
-    pub fn encode_be(&self, value: u64) -> Result<Vec<u8>> {
+    pub fn encode(&self, value: u64) -> Result<Vec<u8>> {
         if value > self.max() {
             return Err(Error::refused(
                 Reason::OutOfRange,
@@ -71,7 +90,11 @@ impl Field {
                 format!("{value:#x}"),
             ));
         }
-        Ok(value.to_be_bytes().into_iter().skip(8 - self.width as usize).collect())
+        let width = self.width as usize;
+        Ok(match self.endian {
+            Endian::Big => value.to_be_bytes().into_iter().skip(8 - width).collect(),
+            Endian::Little => value.to_le_bytes().into_iter().take(width).collect(),
+        })
     }
 }
 
@@ -85,8 +108,10 @@ pub(crate) const fn spec_name(ident: &'static str) -> &'static str {
 
 /// Declares an on-disk structure: see the module's documentation.
 ///
-/// `at N` is the offset of the first field from the start of the file (0 for a structure whose place varies).
+/// `big` or `little` is the order of every number's bytes. `at N` is the offset of the first field from the start of the file (0 for a structure whose place varies).
 macro_rules! record {
+    (@endian big) => { $crate::record::Endian::Big };
+    (@endian little) => { $crate::record::Endian::Little };
     (
         $(#[doc = $doc:literal])*
         pub struct $Name:ident: $endian:ident, at $base:literal, called $what:literal {
@@ -113,7 +138,7 @@ macro_rules! record {
                 };
                 &[ $( $crate::record::Field::new(
                     $crate::record::spec_name(stringify!($field)), AT.$field, WIDTHS.$field as u32,
-                    $crate::record::Notation::$notation, &[$($field_doc),*],
+                    $crate::record::record!(@endian $endian), $crate::record::Notation::$notation, &[$($field_doc),*],
                 ), )* ]
             };
 
@@ -171,3 +196,45 @@ macro_rules! record {
     };
 }
 pub(crate) use record;
+
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "record! declares what is public")]
+mod tests {
+    use super::{Endian, record};
+    use proptest::prelude::*;
+
+    record! {
+        /// Fields of every width, the lowest byte first.
+        pub struct Mixed: little, at 4, called "test record" {
+            /// One byte.
+            one: u8, Dec;
+            /// Two bytes.
+            two: u16, Hex;
+            /// Four bytes.
+            four: u32, Bits;
+            /// Eight bytes.
+            eight: u64, Hex;
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_field_is_encoded_as_its_record_is(one: u8, two: u16, four: u32, eight: u64) {
+            let record = Mixed { one, two, four, eight };
+            let bytes = record.to_bytes();
+            prop_assert_eq!(&bytes[1..3], two.to_le_bytes());
+            let encoded: Vec<u8> = record.fields().flat_map(|(field, value)| field.encode(value).unwrap()).collect();
+            prop_assert_eq!(&encoded, &bytes);
+            prop_assert_eq!(Mixed::parse(&bytes, 0).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn fields_know_their_place_and_their_order() {
+        let places: Vec<_> =
+            Mixed::FIELDS.iter().map(|field| (field.name, field.offset, field.width)).collect();
+        assert_eq!(places, [("one", 4, 1), ("two", 5, 2), ("four", 7, 4), ("eight", 11, 8)]);
+        assert!(Mixed::FIELDS.iter().all(|field| field.endian == Endian::Little));
+        assert!(Mixed::FIELDS[1].encode(0x1_0000).is_err());
+    }
+}

@@ -1,6 +1,7 @@
 //! Changes to the header area, each as a [`Plan`]: of one field's bytes, or of the extension area and what is behind it.
 
 use crate::bytes::{clipped, exactly, round_up_8};
+use crate::edit;
 use crate::error::{Error, Reason, Result};
 use crate::feature::FeatureGroup;
 use crate::limits::CLUSTER_BITS;
@@ -16,13 +17,7 @@ use crate::units::HostOffset;
 /// begin with version 3), [`Reason::OutOfRange`] where the value is too large for it.
 pub fn set_field(image: &[u8], name: &str, value: u64) -> Result<Plan> {
     let header = Header::parse(image)?;
-    let Some((field, old)) = header.fields().find(|(field, _)| field.name == name) else {
-        return Err(no_such_field(&header, name));
-    };
-    let mut plan = Plan::new(image);
-    let why = format!("set {name} from {old:#x} to {value:#x}");
-    plan.set(image, field.offset, &field.encode_be(value)?, why)?;
-    Ok(plan)
+    edit::set_field(image, header.fields(), name, value)?.ok_or_else(|| no_such_field(&header, name))
 }
 
 fn no_such_field(header: &Header<'_>, name: &str) -> Error {
@@ -45,12 +40,8 @@ fn no_such_field(header: &Header<'_>, name: &str) -> Error {
 /// # Errors
 /// As [`set_field`]; also [`Reason::OutOfRange`] for a bit number over 63.
 pub fn set_feature_bit(image: &[u8], group: FeatureGroup, bit: u32, on: bool) -> Result<Plan> {
-    let Some(mask) = 1u64.checked_shl(bit) else {
-        let what = format!("{} feature bit", group.name());
-        return Err(Error::refused(Reason::OutOfRange, what, None, "0 to 63", bit.to_string()));
-    };
     let old = Header::parse(image)?.features(group);
-    set_field(image, feature_field(group), if on { old | mask } else { old & !mask })
+    set_field(image, feature_field(group), edit::with_bit(group, old, bit, on)?)
 }
 
 /// Adds a header extension behind the others. The backing file's name moves as needed. The data are not judged: a
