@@ -122,6 +122,12 @@ pub enum Reason {
     BadPlan,
     /// An earlier commit was interrupted and is neither undone nor completed.
     Interrupted,
+    /// The header's sizes are none that tables can be read with.
+    BadGeometry,
+    /// There is no table, or none that a change of it needs.
+    NoTable,
+    /// The table has no entry that the change needs.
+    NoSuchEntry,
     /// There is nothing to undo.
     NothingToUndo,
     /// The undo record does not fit the image as it is now.

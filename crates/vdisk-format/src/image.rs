@@ -1,6 +1,7 @@
 //! [`Image`]: the bytes of an image file, mapped into memory or owned; and `LockedFile`, the same file without a map.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memmap2::{Mmap, MmapOptions};
@@ -185,6 +186,41 @@ impl Image {
         #[cfg(not(unix))]
         let _ = (at, length);
     }
+}
+
+impl Image {
+    /// The piece of data of the file at `at`, or the next one behind it: what is before it is a hole and reads as
+    /// zeroes. `None` where there is none up to the end. All is data where the system cannot tell.
+    #[must_use]
+    pub fn next_data(&self, at: u64) -> Option<Range<u64>> {
+        let length = self.bytes().len() as u64;
+        if at >= length {
+            return None;
+        }
+        #[cfg(target_os = "linux")]
+        if let Some(source) = self.source.as_ref().filter(|source| !source.is_device) {
+            return match next_data(&source.file, at) {
+                Ok(found) => found.map(|data| data.start..data.end.min(length)),
+                Err(_) => Some(at..length),
+            };
+        }
+        Some(at..length)
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn next_data(file: &File, at: u64) -> nix::Result<Option<Range<u64>>> {
+    use nix::errno::Errno;
+    use nix::unistd::{Whence, lseek};
+    let seek = |at: u64, whence| {
+        let at = at.try_into().map_err(|_| Errno::EOVERFLOW)?;
+        lseek(file, at, whence).map(|found| found.unsigned_abs())
+    };
+    let start = match seek(at, Whence::SeekData) {
+        Err(Errno::ENXIO) => return Ok(None), // nothing but a hole up to the end
+        start => start?,
+    };
+    Ok(Some(start..seek(start, Whence::SeekHole)?))
 }
 
 #[expect(unsafe_code, reason = "the one place that maps files for reading")]

@@ -32,6 +32,8 @@
 //! * `generate`: the `generate` module, a writer of valid images of any shape.
 
 pub mod bytes;
+pub mod check;
+mod cluster_set;
 mod edit;
 pub mod error;
 pub mod feature;
@@ -43,15 +45,20 @@ pub mod lock;
 pub mod plan;
 pub mod preview;
 pub mod qcow2;
+pub mod qed;
+mod random;
 pub mod record;
 pub mod report;
+pub mod table;
 pub mod undo;
 pub mod units;
+pub mod view;
 
 pub use error::{Error, Result};
 pub use feature::FeatureGroup;
 pub use image::Image;
 pub use plan::Plan;
+pub use view::View;
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

@@ -31,3 +31,6 @@ pub const MAX_FINGERPRINT_BYTES: u64 = 256 << 20;
 
 /// Largest plan or undo record that is read back, in bytes of its text.
 pub const MAX_PLAN_TEXT: u64 = 1 << 30;
+
+/// Most findings of one code that a check keeps: more tell nobody anything, and a hostile image has millions.
+pub const MAX_FINDINGS: usize = 1000;

@@ -144,6 +144,11 @@ impl Plan {
         &self.writes
     }
 
+    /// The ranges that are written, in order of their offsets.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = std::ops::Range<u64>> {
+        self.ranges.iter().map(|(&start, &end)| start..end)
+    }
+
     /// Whether the plan changes nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {

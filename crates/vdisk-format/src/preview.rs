@@ -1,6 +1,6 @@
 //! [`Preview`]: an image as it would be after a plan, for the same parse, check and dump that read the real one.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use crate::error::{Error, Result};
 use crate::image::Image;
@@ -9,7 +9,12 @@ use crate::plan::{Plan, State};
 /// An image with a plan carried out on a private copy: only the pages that the plan touches are copied, so that a
 /// preview of a 1 TiB image costs kilobytes. Dereferences to the bytes.
 #[derive(Debug)]
-pub struct Preview(Data);
+pub struct Preview<'a> {
+    data: Data,
+    image: &'a Image,
+    /// The ranges that the plan writes, in order.
+    written: Vec<Range<u64>>,
+}
 
 #[derive(Debug)]
 enum Data {
@@ -18,11 +23,21 @@ enum Data {
     Owned(Vec<u8>),
 }
 
-impl Deref for Preview {
+impl Preview<'_> {
+    pub(crate) fn image(&self) -> &Image {
+        self.image
+    }
+
+    pub(crate) fn written(&self) -> &[Range<u64>] {
+        &self.written
+    }
+}
+
+impl Deref for Preview<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        match &self.0 {
+        match &self.data {
             #[cfg(unix)]
             Data::Mapped(map) => map.bytes(),
             Data::Owned(bytes) => bytes,
@@ -36,20 +51,21 @@ impl Image {
     /// # Errors
     /// A refusal with [`Reason::Stale`](crate::error::Reason::Stale) where the image does not hold the plan's old bytes;
     /// [`Error::Io`] where the system has no address space left.
-    pub fn preview(&self, plan: &Plan) -> Result<Preview> {
+    pub fn preview(&self, plan: &Plan) -> Result<Preview<'_>> {
         let state = plan.state_of(self.bytes())?;
         if state != State::Before && !plan.is_empty() {
             let found = "a part of the plan is carried out already";
             let (reason, expected) = (crate::error::Reason::Stale, "the image before the plan");
             return Err(Error::refused(reason, "preview", None, expected, found));
         }
+        let written = plan.ranges().collect();
         #[cfg(unix)]
         if let Some(source) = self.source().filter(|_| plan.new_length().max(plan.length()) > 0) {
             let mut map = mapped::Private::new(&source.file, self.bytes().len(), plan)?;
             for write in plan.writes() {
                 map.write(write.offset.0, &write.new);
             }
-            return Ok(Preview(Data::Mapped(map)));
+            return Ok(Preview { data: Data::Mapped(map), image: self, written });
         }
         let mut bytes = self.bytes().to_vec();
         let more = usize::try_from(plan.new_length()).unwrap_or(usize::MAX).saturating_sub(bytes.len());
@@ -58,7 +74,7 @@ impl Image {
             why: error.to_string(),
         })?;
         plan.apply_to(&mut bytes);
-        Ok(Preview(Data::Owned(bytes)))
+        Ok(Preview { data: Data::Owned(bytes), image: self, written })
     }
 }
 
@@ -175,7 +191,8 @@ mod tests {
             plan.apply_to(&mut expected);
             let image = Image::open(file.path()).unwrap();
             prop_assert_eq!(&*image.preview(&plan).unwrap(), &expected);
-            prop_assert_eq!(&*Image::from_bytes(bytes).preview(&plan).unwrap(), &expected);
+            let owned = Image::from_bytes(bytes);
+            prop_assert_eq!(&*owned.preview(&plan).unwrap(), &expected);
         }
     }
 }

@@ -15,6 +15,17 @@ impl fmt::Display for HostOffset {
     }
 }
 
+/// A byte offset into the virtual disk, as the guest sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(transparent))]
+pub struct GuestOffset(pub u64);
+
+impl fmt::Display for GuestOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
 impl From<u64> for HostOffset {
     fn from(offset: u64) -> Self {
         Self(offset)

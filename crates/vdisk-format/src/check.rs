@@ -1,0 +1,114 @@
+//! What a check of an image found, in either format: counts as `qemu-img check` makes them, and findings.
+
+use std::collections::BTreeMap;
+
+use crate::limits::MAX_FINDINGS;
+use crate::report::{Report, Severity};
+
+/// The result of a check.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub struct Check {
+    /// Corruptions, as `qemu-img check` counts them.
+    pub corruptions: u64,
+    /// Clusters that nothing refers to.
+    pub leaks: u64,
+    /// Tables that could not be read: always 0, for a file that can be mapped can be read.
+    pub check_errors: u64,
+    /// What `qemu-img check` does not look for, or refuses to open the image for, and which makes the image unsound.
+    pub extra_corruptions: u64,
+    /// Clusters of the virtual disk.
+    pub total_clusters: u64,
+    /// Clusters of the virtual disk that have one of the file.
+    pub allocated_clusters: u64,
+    /// Of these, those that do not follow the one before.
+    pub fragmented_clusters: u64,
+    /// Of these, those that are compressed.
+    pub compressed_clusters: u64,
+    /// Whether the image uses a feature that is not known here: what was found may be wrong then.
+    pub unsupported: bool,
+    /// What was found, in detail. No more than [`MAX_FINDINGS`] of each code.
+    #[cfg_attr(feature = "serde", serde(rename = "findings"))]
+    pub report: Report,
+    /// Findings beyond that number.
+    pub omitted_findings: u64,
+}
+
+/// A check in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Nothing that matters was found.
+    Clean,
+    /// Space is lost, and nothing else.
+    Leaks,
+    /// The image is damaged.
+    Corrupt,
+    /// The image uses a feature that is not known here.
+    Unsupported,
+}
+
+impl Check {
+    /// The verdict.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        if self.unsupported {
+            Verdict::Unsupported
+        } else if self.is_corrupt() {
+            Verdict::Corrupt
+        } else if self.leaks > 0 {
+            Verdict::Leaks
+        } else {
+            Verdict::Clean
+        }
+    }
+
+    /// Whether anything is damaged.
+    #[must_use]
+    pub fn is_corrupt(&self) -> bool {
+        self.corruptions > 0 || self.check_errors > 0 || self.extra_corruptions > 0
+    }
+}
+
+/// A report that a hostile image cannot make large.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    report: Report,
+    by_code: BTreeMap<&'static str, usize>,
+    omitted: u64,
+}
+
+impl Findings {
+    /// Begins with those of `report`.
+    pub(crate) fn new(report: Report) -> Self {
+        Self { report, ..Self::default() }
+    }
+
+    /// Whether another finding with this code would be kept; counts it as omitted where not.
+    pub(crate) fn admits(&mut self, code: &'static str) -> bool {
+        let count = self.by_code.entry(code).or_default();
+        *count += 1;
+        let admitted = *count <= MAX_FINDINGS;
+        self.omitted += u64::from(!admitted);
+        admitted
+    }
+
+    /// Adds a finding that was admitted.
+    pub(crate) fn add(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        place: impl Into<String>,
+        offset: u64,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) {
+        self.report.add(severity, code, place, offset, expected, found);
+    }
+
+    /// The report, and how many findings are not in it.
+    pub(crate) fn finish(self) -> (Report, u64) {
+        (self.report, self.omitted)
+    }
+}

@@ -1,0 +1,286 @@
+//! [`ClusterSet`]: which clusters of a file are claimed. Memory follows what is in the set, not the length of the file.
+
+use std::ops::Range;
+
+/// Clusters that one chunk covers.
+const CHUNK: u64 = 1 << 16;
+/// Words of a dense chunk.
+const WORDS: usize = (CHUNK / 64) as usize;
+/// A sparse chunk holds two bytes a cluster, and becomes dense where it would hold more than a dense one.
+const MOST_SPARSE: usize = WORDS * 8 / 2;
+/// So many chunks are dense from the start, for a dense one is faster: 4 MiB, enough for 2 TiB in 64 KiB clusters.
+const DENSE_AT_ONCE: usize = (4 << 20) / (WORDS * 8);
+
+/// A set of cluster numbers below a fixed end.
+#[derive(Debug, Default)]
+pub(crate) struct ClusterSet {
+    chunks: Vec<Option<Chunk>>,
+    dense: usize,
+}
+
+#[derive(Debug)]
+enum Chunk {
+    /// Sorted. In a box, so that a slot is small: there may be half a million empty ones.
+    #[expect(clippy::box_collection, reason = "16 bytes a slot instead of 24")]
+    Sparse(Box<Vec<u16>>),
+    /// A bit a cluster.
+    Dense(Box<[u64; WORDS]>),
+}
+
+impl ClusterSet {
+    /// An empty set for clusters below `end`. Clusters from `end` on are ignored.
+    pub(crate) fn new(end: u64) -> Self {
+        let mut chunks = Vec::new();
+        chunks.resize_with(usize::try_from(end.div_ceil(CHUNK)).unwrap_or(0), || None);
+        Self { chunks, dense: 0 }
+    }
+
+    /// Adds `count` clusters from `first` on, and tells `seen` which of them were in the set already. Returns how many.
+    pub(crate) fn insert(&mut self, first: u64, count: u64, mut seen: impl FnMut(Range<u64>)) -> u64 {
+        let mut already = Pieces::default();
+        for (index, part) in parts(first..first.saturating_add(count)) {
+            let Some(slot) = self.chunks.get_mut(index as usize) else { break };
+            let base = index * CHUNK;
+            let fill = (part.end - part.start) as usize;
+            let chunk = slot.get_or_insert_with(|| {
+                if self.dense < DENSE_AT_ONCE || fill > MOST_SPARSE {
+                    self.dense += 1;
+                    Chunk::Dense(empty())
+                } else {
+                    Chunk::Sparse(Box::default())
+                }
+            });
+            if let Chunk::Sparse(clusters) = chunk
+                && clusters.len() + fill > MOST_SPARSE
+            {
+                let mut words = empty();
+                for &cluster in clusters.iter() {
+                    set(&mut words, cluster.into()..u64::from(cluster) + 1, |_| {});
+                }
+                *chunk = Chunk::Dense(words);
+            }
+            let mut found = |range: Range<u64>| already.add(base + range.start..base + range.end, &mut seen);
+            match chunk {
+                Chunk::Dense(words) => set(words, part, &mut found),
+                Chunk::Sparse(clusters) => merge(clusters, part, &mut found),
+            }
+        }
+        already.finish(&mut seen)
+    }
+
+    /// Adds a cluster that is not in the set, where that costs next to nothing. `false`: it did not, and the set is as
+    /// it was; [`insert`](Self::insert) knows more.
+    #[inline(always)]
+    pub(crate) fn insert_new(&mut self, cluster: u64) -> bool {
+        if let Some(Some(Chunk::Dense(words))) = self.chunks.get_mut((cluster / CHUNK) as usize)
+            && let Some(word) = words.get_mut((cluster % CHUNK / 64) as usize)
+        {
+            let bit = 1 << (cluster % 64);
+            let is_new = *word & bit == 0;
+            *word |= bit;
+            return is_new;
+        }
+        false
+    }
+
+    /// Whether any of `count` clusters from `first` on is in the set.
+    pub(crate) fn intersects(&self, first: u64, count: u64) -> bool {
+        parts(first..first.saturating_add(count)).any(|(index, part)| {
+            match self.chunks.get(index as usize) {
+                Some(Some(Chunk::Dense(words))) => masks(part)
+                    .any(|(word, mask)| words.get(word).is_some_and(|word| word & mask != 0)),
+                Some(Some(Chunk::Sparse(clusters))) => {
+                    let at = clusters.partition_point(|&cluster| u64::from(cluster) < part.start);
+                    clusters.get(at).is_some_and(|&cluster| u64::from(cluster) < part.end)
+                }
+                _ => false,
+            }
+        })
+    }
+
+    /// Tells `absent` of each range of `clusters` that is not in the set. Returns how many clusters these are.
+    pub(crate) fn gaps(&self, clusters: Range<u64>, mut absent: impl FnMut(Range<u64>)) -> u64 {
+        let mut gaps = Pieces::default();
+        for (index, part) in parts(clusters) {
+            let base = index * CHUNK;
+            let mut add = |range: Range<u64>| gaps.add(base + range.start..base + range.end, &mut absent);
+            match self.chunks.get(index as usize) {
+                Some(Some(Chunk::Dense(words))) => {
+                    for (word, mask) in masks(part) {
+                        let missing = !words.get(word).copied().unwrap_or(0) & mask;
+                        bits(missing, word as u64 * 64, &mut add);
+                    }
+                }
+                Some(Some(Chunk::Sparse(clusters))) => {
+                    let mut at = part.start;
+                    for cluster in clusters.iter().map(|&cluster| u64::from(cluster)) {
+                        if part.contains(&cluster) {
+                            add(at..cluster);
+                            at = cluster + 1;
+                        }
+                    }
+                    add(at..part.end);
+                }
+                _ => add(part),
+            }
+        }
+        gaps.finish(&mut absent)
+    }
+}
+
+fn empty() -> Box<[u64; WORDS]> {
+    Box::new([0; WORDS])
+}
+
+/// The chunks that a range touches, each with the part of the range that lies in it, from the chunk's start.
+fn parts(clusters: Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> {
+    let mut at = clusters.start;
+    std::iter::from_fn(move || {
+        let (index, start) = (at / CHUNK, at % CHUNK);
+        let end = (start + clusters.end.checked_sub(at).filter(|&left| left > 0)?).min(CHUNK);
+        at += end - start;
+        Some((index, start..end))
+    })
+}
+
+/// The words that a range of bits touches, each with the mask of the bits concerned.
+fn masks(bits: Range<u64>) -> impl Iterator<Item = (usize, u64)> {
+    let words = bits.start / 64..bits.end.div_ceil(64);
+    words.map(move |word| {
+        let low = bits.start.saturating_sub(word * 64).min(63);
+        let high = (bits.end - word * 64).min(64);
+        (word as usize, (u64::MAX >> (64 - (high - low))) << low)
+    })
+}
+
+/// Calls `add` with every run of ones in `word`, as a range that starts from `base`.
+fn bits(mut word: u64, base: u64, add: &mut impl FnMut(Range<u64>)) {
+    while word != 0 {
+        let start = word.trailing_zeros();
+        let length = (word >> start).trailing_ones();
+        add(base + u64::from(start)..base + u64::from(start + length));
+        word &= u64::MAX.checked_shl(start + length).unwrap_or(0);
+    }
+}
+
+/// Sets a range of bits, and calls `seen` with those that were set already.
+fn set(words: &mut [u64; WORDS], range: Range<u64>, mut seen: impl FnMut(Range<u64>)) {
+    for (index, mask) in masks(range) {
+        let Some(word) = words.get_mut(index) else { break };
+        let already = *word & mask;
+        *word |= mask;
+        bits(already, index as u64 * 64, &mut seen);
+    }
+}
+
+/// Adds a range to a sorted list, and calls `seen` with what was there already.
+fn merge(list: &mut Vec<u16>, range: Range<u64>, mut seen: impl FnMut(Range<u64>)) {
+    let from = list.partition_point(|&cluster| u64::from(cluster) < range.start);
+    let to = list.partition_point(|&cluster| u64::from(cluster) < range.end);
+    for &cluster in list.get(from..to).unwrap_or_default() {
+        seen(cluster.into()..u64::from(cluster) + 1);
+    }
+    let more = (range.end - range.start) as usize - (to - from);
+    if list.capacity() - list.len() < more {
+        // Not twice as much, as a Vec would: two bytes a cluster are promised, and little more.
+        list.reserve_exact(more + list.len() / 8);
+    }
+    list.splice(from..to, range.map(|cluster| cluster as u16));
+}
+
+/// Joins neighbouring ranges before they are told, and counts.
+#[derive(Default)]
+struct Pieces {
+    last: Range<u64>,
+    count: u64,
+}
+
+impl Pieces {
+    fn add(&mut self, range: Range<u64>, tell: &mut impl FnMut(Range<u64>)) {
+        self.count += range.end.saturating_sub(range.start);
+        if self.last.end == range.start {
+            self.last.end = range.end;
+        } else if !range.is_empty() {
+            if !self.last.is_empty() {
+                tell(self.last.clone());
+            }
+            self.last = range;
+        }
+    }
+
+    fn finish(self, tell: &mut impl FnMut(Range<u64>)) -> u64 {
+        if !self.last.is_empty() {
+            tell(self.last);
+        }
+        self.count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use proptest::prelude::*;
+
+    fn flat(ranges: &[Range<u64>]) -> Vec<u64> {
+        ranges.iter().cloned().flatten().collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// Beside a set of numbers, with chunks that are dense, sparse, and sparse until they are full.
+        #[test]
+        fn is_a_set(
+            dense in prop_oneof![Just(0), Just(DENSE_AT_ONCE)],
+            runs in proptest::collection::vec((0..3 * CHUNK, prop_oneof![1..4u64, 1..6000u64]), 1..12),
+        ) {
+            let end = 3 * CHUNK;
+            let mut set = ClusterSet { dense, ..ClusterSet::new(end) };
+            let mut model = BTreeSet::new();
+            for (first, count) in runs {
+                let count = count.min(end - first);
+                let expected: Vec<u64> = (first..first + count).filter(|n| model.contains(n)).collect();
+                prop_assert_eq!(set.intersects(first, count), !expected.is_empty());
+                let mut seen = Vec::new();
+                let already = set.insert(first, count, |range| seen.push(range));
+                prop_assert_eq!(already, expected.len() as u64);
+                prop_assert_eq!(flat(&seen), expected);
+                prop_assert!(seen.windows(2).all(|pair| pair[0].end < pair[1].start), "joined: {:?}", seen);
+                model.extend(first..first + count);
+            }
+            let expected: Vec<u64> = (5..end - 5).filter(|n| !model.contains(n)).collect();
+            let mut gaps = Vec::new();
+            prop_assert_eq!(set.gaps(5..end - 5, |range| gaps.push(range)), expected.len() as u64);
+            prop_assert_eq!(flat(&gaps), expected);
+            prop_assert!(gaps.windows(2).all(|pair| pair[0].end < pair[1].start), "joined: {:?}", gaps);
+        }
+    }
+
+    #[test]
+    fn what_lies_behind_the_end_is_ignored() {
+        let mut set = ClusterSet::new(10);
+        assert_eq!(set.insert(u64::MAX - 1, 100, |_| {}), 0);
+        assert_eq!(set.gaps(0..10, |_| {}), 10);
+    }
+
+    #[test]
+    fn memory_follows_what_is_in_it() {
+        // 16 TiB in 4 KiB clusters, one of every thousand in use.
+        let mut set = ClusterSet::new(1 << 32);
+        for cluster in (0..1 << 32).step_by(1000) {
+            set.insert(cluster, 1, |_| {});
+        }
+        let bytes: usize = set
+            .chunks
+            .iter()
+            .map(|chunk| match chunk {
+                Some(Chunk::Dense(_)) => WORDS * 8,
+                Some(Chunk::Sparse(list)) => list.capacity() * 2,
+                None => 0,
+            })
+            .sum();
+        assert!(bytes < 4_300_000 * 9 / 4 + (4 << 20), "{bytes} bytes");
+    }
+}

@@ -1,0 +1,136 @@
+//! Changes to the header, and zero clusters: each as a [`Plan`].
+
+use std::ops::Range;
+
+use crate::edit;
+use crate::error::{Error, Reason, Result};
+use crate::feature::FeatureGroup;
+use crate::plan::Plan;
+use crate::qed::header::{Header, feature_field};
+use crate::qed::tables::Tables;
+use crate::units::HostOffset;
+
+/// Sets the header field called `name`: its bytes, and nothing else, whatever the image is then worth.
+///
+/// # Errors
+/// A refusal: [`Reason::NoSuchField`], or [`Reason::OutOfRange`] where the value is too large for the field.
+pub fn set_field(image: &[u8], name: &str, value: u64) -> Result<Plan> {
+    let plan = edit::set_field(image, Header::parse(image)?.fields(), name, value)?;
+    plan.ok_or_else(|| {
+        let what = format!("header field {name}");
+        Error::refused(Reason::NoSuchField, what, None, "a header field", "no such field")
+    })
+}
+
+/// Sets (`on`) or clears one feature bit.
+///
+/// # Errors
+/// [`Reason::OutOfRange`] for a bit number over 63.
+pub fn set_feature_bit(image: &[u8], group: FeatureGroup, bit: u32, on: bool) -> Result<Plan> {
+    let old = Header::parse(image)?.features(group);
+    set_field(image, feature_field(group), edit::with_bit(group, old, bit, on)?)
+}
+
+/// Sets or clears the need-check bit. An image that has it is checked, and repaired, by whoever opens it for writing.
+///
+/// # Errors
+/// [`Error::Truncated`] where there is no header.
+pub fn need_check(image: &[u8], on: bool) -> Result<Plan> {
+    set_feature_bit(image, FeatureGroup::Incompatible, 1, on)
+}
+
+/// Zero clusters to be.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Zeroed {
+    /// The change.
+    pub plan: Plan,
+    /// Clusters that held data, and that nothing refers to any more.
+    pub leaked: u64,
+}
+
+/// Makes zero clusters of `count` clusters of the disk, from the one that guest offset `at` lies in. All of them, or none.
+///
+/// ```
+/// use vdisk_format::{generate::Qed, qed};
+/// let image = Qed::new(1 << 20).data(0, b"data").build()?;
+/// let zeroed = qed::edit::zero_clusters(&qed::Tables::new(&image)?, 0, 2)?;
+/// assert_eq!((zeroed.plan.writes().len(), zeroed.leaked), (1, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// A refusal: [`Reason::OutOfRange`] where a cluster is behind the end of the disk, [`Reason::NoTable`] where one has no
+/// L2 table, or none that lies whole in the file.
+pub fn zero_clusters(tables: &Tables<'_>, at: u64, count: u64) -> Result<Zeroed> {
+    let geometry = tables.geometry();
+    let first = at / geometry.cluster_size();
+    let behind = first.checked_add(count).filter(|&behind| behind <= geometry.guest_clusters());
+    let Some(behind) = behind else {
+        let what = format!("{count} clusters from guest offset {at:#x}");
+        let expected = format!("clusters of the disk, which has {}", geometry.guest_clusters());
+        let found = format!("clusters {first} to {}", first.saturating_add(count) - 1);
+        return Err(Error::refused(Reason::OutOfRange, what, None, expected, found));
+    };
+    // Two L1 entries may name one table, so that two clusters of the disk have one entry.
+    let mut ranges = Vec::new();
+    let mut next = first;
+    while next < behind {
+        let (l1_index, l2_index) = (next / geometry.entries(), next % geometry.entries());
+        let table = l2_table(tables, l1_index)?;
+        let here = (geometry.entries() - l2_index).min(behind - next);
+        let start = table.0 + l2_index * 8;
+        ranges.push(start..start + here * 8);
+        next += here;
+    }
+    let mut zeroed = Zeroed { plan: Plan::new(tables.view().bytes()), leaked: 0 };
+    for range in joined(ranges) {
+        zeroed.add(tables, range)?;
+    }
+    Ok(zeroed)
+}
+
+impl Zeroed {
+    fn add(&mut self, tables: &Tables<'_>, range: Range<u64>) -> Result<()> {
+        let image = tables.view().bytes();
+        let entries = (range.end - range.start) / 8;
+        let old = tables.view().clipped(range.start, entries * 8).as_chunks::<8>().0;
+        self.leaked += old.iter().filter(|&&entry| u64::from_le_bytes(entry) > 1).count() as u64;
+        let plural = if entries == 1 { "y" } else { "ies" };
+        let why = format!("{entries} L2 entr{plural}: zero cluster");
+        let new = 1u64.to_le_bytes().repeat(usize::try_from(entries).unwrap_or(0));
+        self.plan.set(image, range.start, &new, why)
+    }
+}
+
+/// The L2 table of an L1 entry.
+///
+/// # Errors
+/// [`Reason::NoTable`] where there is none, or none that lies whole in the file.
+pub(crate) fn l2_table(tables: &Tables<'_>, l1_index: u64) -> Result<HostOffset> {
+    let geometry = tables.geometry();
+    let l1 = tables.header().fields.l1_table_offset;
+    let entry = tables.readable_l1_table().and_then(|l1| tables.entry(l1, l1_index)).unwrap_or(0);
+    let found = match geometry.table_offset(entry) {
+        Ok(table) => return Ok(table),
+        Err(_) if entry == 0 => "0: no L2 table is allocated".to_owned(),
+        Err(invalid) => format!("{entry:#x}, {}", invalid.words()),
+    };
+    let guest = geometry.guest_offset(l1_index, 0).unwrap_or(u64::MAX);
+    let what = format!("L1 entry {l1_index} (guest offset {guest:#x})");
+    let at = HostOffset(l1.saturating_add(l1_index.saturating_mul(8)));
+    Err(Error::refused(Reason::NoTable, what, Some(at), "an L2 table", found))
+}
+
+/// The ranges in order, those that touch put together.
+fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    ranges.dedup_by(|next, last| {
+        let touch = next.start <= last.end;
+        if touch {
+            last.end = last.end.max(next.end);
+        }
+        touch
+    });
+    ranges
+}

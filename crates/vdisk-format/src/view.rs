@@ -1,0 +1,242 @@
+//! [`View`]: what a walk over an image's tables reads. The bytes, and where they are a mapped file, its holes and the
+//! means to give pages back.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::ops::Range;
+
+use crate::bytes::clipped;
+use crate::image::Image;
+use crate::preview::Preview;
+
+/// Pages are given back whenever this many bytes were read.
+const RESIDENT: u64 = 4 << 20;
+/// What was read this close to one another is given back in one call.
+const NEAR: u64 = 2 << 20;
+
+/// How far a walk has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Tables that have been visited.
+    pub done: u64,
+    /// Tables that there are.
+    pub total: u64,
+}
+
+/// The bytes of an image, for reading its tables.
+///
+/// Made from a `&[u8]`, or from a mapped [`Image`] or a [`Preview`] of one: then the holes of the file are skipped, so
+/// that a sparse file costs what it holds and not what it claims, and pages that were read are given back, so that the
+/// memory stays bounded however large the tables are.
+pub struct View<'a> {
+    bytes: &'a [u8],
+    /// Whose file has the holes, and the ranges that a preview wrote over them.
+    holes: Option<(&'a Image, &'a [Range<u64>])>,
+    /// Whose pages can be given back: not those of a preview, which would be lost.
+    mapped: Option<&'a Image>,
+    observer: Option<&'a dyn Fn(Progress)>,
+    /// The piece of data found last: most tables lie in the one before or behind it.
+    piece: Cell<(u64, u64)>,
+    read: RefCell<Read>,
+}
+
+/// What was read since pages were given back.
+#[derive(Default)]
+struct Read {
+    ranges: Vec<Range<u64>>,
+    bytes: u64,
+}
+
+impl<'a> View<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            holes: None,
+            mapped: None,
+            observer: None,
+            piece: Cell::new((0, 0)),
+            read: RefCell::default(),
+        }
+    }
+
+    /// Has `observer` told how far a walk has come, after each table.
+    #[must_use]
+    pub fn observed_by(self, observer: &'a dyn Fn(Progress)) -> Self {
+        Self { observer: Some(observer), ..self }
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// The first piece of `range` that may hold something: what is before it, or all of the range where there is
+    /// `None`, reads as zeroes or lies behind the end of the file.
+    #[must_use]
+    pub fn next_data(&self, range: Range<u64>) -> Option<Range<u64>> {
+        let (start, end) = (range.start, range.end.min(self.length()));
+        if start >= end {
+            return None;
+        }
+        let Some((image, written)) = self.holes else { return Some(start..end) };
+        let (data_start, data_end) = self.piece_at(image, start);
+        let data = data_start.max(start)..data_end.min(end);
+        let next = written.partition_point(|range| range.end <= start);
+        let written = written.get(next).map(|range| range.start.max(start)..range.end.min(end));
+        match written {
+            Some(written) if written.start < written.end && (data.is_empty() || written.start < data.start) => {
+                Some(written)
+            }
+            _ => (!data.is_empty()).then_some(data),
+        }
+    }
+
+    /// The piece of data of the file that is at `at`, or the next one behind it.
+    fn piece_at(&self, image: &Image, at: u64) -> (u64, u64) {
+        let (start, end) = self.piece.get();
+        if (start..end).contains(&at) {
+            return (start, end);
+        }
+        let piece = image.next_data(at).map_or((self.length(), self.length()), |data| (data.start, data.end));
+        self.piece.set(piece);
+        piece
+    }
+
+    /// The part of `at .. at + length` that the image has.
+    #[must_use]
+    pub fn clipped(&self, at: u64, length: u64) -> &'a [u8] {
+        clipped(self.bytes, at, length)
+    }
+
+    /// Notes that a range was read and is no longer needed.
+    pub(crate) fn was_read(&self, range: Range<u64>) {
+        let Some(image) = self.mapped else { return };
+        let mut read = self.read.borrow_mut();
+        read.bytes += range.end - range.start;
+        match read.ranges.last_mut() {
+            Some(last) if last.end <= range.start && range.start - last.end < NEAR => last.end = range.end,
+            _ => read.ranges.push(range),
+        }
+        if read.bytes >= RESIDENT {
+            for range in read.ranges.drain(..) {
+                image.release(range.start, range.end - range.start);
+            }
+            read.bytes = 0;
+        }
+    }
+
+    pub(crate) fn report(&self, done: u64, total: u64) {
+        if let Some(observer) = self.observer {
+            observer(Progress { done: done.min(total), total });
+        }
+    }
+}
+
+impl fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").field("length", &self.length()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> From<&'a [u8]> for View<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self::new(bytes)
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for View<'a> {
+    fn from(bytes: &'a Vec<u8>) -> Self {
+        Self::new(bytes)
+    }
+}
+
+impl<'a> From<&'a Image> for View<'a> {
+    fn from(image: &'a Image) -> Self {
+        Self { holes: Some((image, &[])), mapped: Some(image), ..Self::new(image.bytes()) }
+    }
+}
+
+impl<'a> From<&'a Preview<'_>> for View<'a> {
+    fn from(preview: &'a Preview<'_>) -> Self {
+        Self { holes: Some((preview.image(), preview.written())), ..Self::new(preview) }
+    }
+}
+
+impl<'a> From<&'a View<'_>> for View<'a> {
+    fn from(view: &'a View<'_>) -> Self {
+        Self {
+            bytes: view.bytes,
+            holes: view.holes,
+            mapped: view.mapped,
+            observer: view.observer,
+            piece: Cell::new(view.piece.get()),
+            read: RefCell::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, SeekFrom, Write};
+
+    use super::*;
+    use crate::plan::Plan;
+
+    /// 16 MiB of holes, but for a byte at 1 MiB and one at 8 MiB.
+    fn sparse() -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(16 << 20).unwrap();
+        for at in [1 << 20, 8 << 20] {
+            file.seek(SeekFrom::Start(at)).unwrap();
+            file.write_all(b"x").unwrap();
+        }
+        file
+    }
+
+    fn pieces(view: &View<'_>) -> Vec<Range<u64>> {
+        let mut pieces = Vec::new();
+        let mut at = 0;
+        while let Some(piece) = view.next_data(at..u64::MAX) {
+            at = piece.end;
+            pieces.push(piece);
+        }
+        pieces
+    }
+
+    #[test]
+    fn holes_are_skipped_and_nothing_else_is() {
+        let file = sparse();
+        let image = Image::open(file.path()).unwrap();
+        let view = View::from(&image);
+        let found = pieces(&view);
+        for at in [1 << 20, 8 << 20] {
+            assert!(found.iter().any(|piece| piece.contains(&at)), "{at} in {found:?}");
+        }
+        if found.len() > 1 {
+            assert!(found.iter().map(|piece| piece.end - piece.start).sum::<u64>() < 1 << 20, "{found:?}");
+        }
+        assert_eq!(pieces(&View::from(image.bytes())), [0..16 << 20]);
+    }
+
+    #[test]
+    fn a_preview_has_data_where_its_plan_writes() {
+        let file = sparse();
+        let image = Image::open(file.path()).unwrap();
+        let mut plan = Plan::new(image.bytes());
+        plan.set(image.bytes(), 4 << 20, &[7; 8], "into a hole".to_owned()).unwrap();
+        let preview = image.preview(&plan).unwrap();
+        let found = pieces(&View::from(&preview));
+        for at in [1 << 20, 4 << 20, 8 << 20] {
+            assert!(found.iter().any(|piece| piece.contains(&at)), "{at} in {found:?}");
+        }
+        assert_eq!(preview.get(4 << 20), Some(&7));
+    }
+}
