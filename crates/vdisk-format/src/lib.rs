@@ -35,6 +35,7 @@ pub mod bytes;
 mod edit;
 pub mod error;
 pub mod feature;
+mod fingerprint;
 #[cfg(feature = "generate")]
 pub mod generate;
 pub mod image;
