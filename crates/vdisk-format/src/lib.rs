@@ -37,6 +37,7 @@ mod cluster_set;
 mod edit;
 pub mod error;
 pub mod feature;
+mod fingerprint;
 #[cfg(feature = "generate")]
 pub mod generate;
 pub mod image;

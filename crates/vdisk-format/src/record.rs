@@ -198,9 +198,9 @@ macro_rules! record {
 pub(crate) use record;
 
 #[cfg(test)]
-#[expect(unreachable_pub, reason = "record! declares what is public")]
+#[expect(unreachable_pub, clippy::wrong_self_convention, reason = "record! declares what is public")]
 mod tests {
-    use super::{Endian, record};
+    use super::Endian;
     use proptest::prelude::*;
 
     record! {
@@ -226,6 +226,12 @@ mod tests {
             let encoded: Vec<u8> = record.fields().flat_map(|(field, value)| field.encode(value).unwrap()).collect();
             prop_assert_eq!(&encoded, &bytes);
             prop_assert_eq!(Mixed::parse(&bytes, 0).unwrap(), record);
+            let mut copy = Mixed::default();
+            for (field, value) in record.fields() {
+                copy.set(field.name, value).unwrap();
+                prop_assert_eq!(copy.get(field.name), Some(value));
+            }
+            prop_assert_eq!(copy, record);
         }
     }
 
