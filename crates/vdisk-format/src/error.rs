@@ -124,6 +124,8 @@ pub enum Reason {
     Interrupted,
     /// The header's sizes are none that tables can be read with.
     BadGeometry,
+    /// A field of the header is wrong, and the change needs a header that is right.
+    UnsoundHeader,
     /// There is no table, or none that a change of it needs.
     NoTable,
     /// The table has no entry that the change needs.

@@ -57,7 +57,7 @@ impl Regions {
 }
 
 /// Sorts the ranges, and makes one of those that overlap or touch.
-fn merge(ranges: &mut Vec<(u64, u64)>) {
+pub(crate) fn merge(ranges: &mut Vec<(u64, u64)>) {
     ranges.sort_unstable();
     ranges.dedup_by(|next, last| {
         let touch = next.0 <= last.1;

@@ -296,7 +296,7 @@ fn read_exact_at(file: &File, bytes: &mut [u8], at: u64) -> std::io::Result<()> 
 }
 
 #[cfg(unix)]
-fn write_all_at(file: &File, bytes: &[u8], at: u64) -> std::io::Result<()> {
+pub(crate) fn write_all_at(file: &File, bytes: &[u8], at: u64) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
 }
 
@@ -308,7 +308,7 @@ fn read_exact_at(mut file: &File, bytes: &mut [u8], at: u64) -> std::io::Result<
 }
 
 #[cfg(not(unix))]
-fn write_all_at(mut file: &File, bytes: &[u8], at: u64) -> std::io::Result<()> {
+pub(crate) fn write_all_at(mut file: &File, bytes: &[u8], at: u64) -> std::io::Result<()> {
     use std::io::{Seek, SeekFrom, Write};
     file.seek(SeekFrom::Start(at))?;
     file.write_all(bytes)

@@ -6,9 +6,10 @@ use std::ops::Range;
 use crate::error::{Error, Reason, Result};
 use crate::plan::Plan;
 use crate::qed::edit::l2_table;
-use crate::qed::geometry::Geometry;
+use crate::qed::geometry::{Entry, Geometry};
 use crate::qed::tables::Tables;
 use crate::random::Random;
+use crate::table::Run;
 use crate::units::HostOffset;
 
 /// Which table to corrupt.
@@ -68,10 +69,13 @@ pub struct Corruption {
 /// A refusal that says why it cannot be done: [`Reason::NoTable`], [`Reason::NoSuchEntry`], [`Reason::OutOfRange`].
 pub fn duplicate(tables: &Tables<'_>, target: Target) -> Result<Corruption> {
     let mut random = Random::new(target.seed);
+    let is_right = |value| is_right(tables, target.level, value);
     let (table, source, index) = in_a_table(tables, target, &mut random, "duplicate", |table, random| {
         // Chance picks among the sources first, as the original does, then among the entries that differ from it.
-        let is_source = |value: u64| value > 1 && target.index.is_none_or(|index| table.at(index) != Some(value));
-        let source = table.pick(random, is_source).ok_or("a cluster's offset, in another entry than the one to overwrite")?;
+        let differs = |value| target.index.is_none_or(|index| table.at(index) != Some(value));
+        let source = table.pick(random, |value| is_right(value) && differs(value));
+        let source = source.or_else(|| table.pick(random, |value| value > 1 && differs(value)));
+        let source = source.ok_or("an offset, in another entry than the one to overwrite")?;
         let value = table.at(source);
         let index = match target.index {
             Some(index) => index,
@@ -97,17 +101,22 @@ pub fn invalidate(tables: &Tables<'_>, target: Target) -> Result<Corruption> {
         if let Some(index) = target.index {
             return Ok((0, index));
         }
-        let is_right = |value| match target.level {
-            Level::L1 => value != 0 && geometry.table_offset(value).is_ok(),
-            Level::L2(_) => matches!(geometry.entry(value), crate::qed::Entry::Data(_)),
-        };
-        let index = table.pick(random, is_right).or_else(|| table.pick(random, |value| value != 0));
+        let index = table.pick(random, |value| is_right(tables, target.level, value)).or_else(|| table.pick(random, |value| value != 0));
         Ok((0, index.ok_or("an entry that is not 0")?))
     })?;
     let old = table.at(index).unwrap_or(0);
     let new = invalid_offset(geometry, old, &mut random);
     let kind = if new % geometry.cluster_size() == 0 { "past the end of the file" } else { "off the cluster boundary" };
     table.overwrite(tables, index, new, &format!("entry {index} made to point {kind}"))
+}
+
+/// Whether an entry names a table, or a cluster of data, as it should.
+fn is_right(tables: &Tables<'_>, level: Level, value: u64) -> bool {
+    let geometry = tables.geometry();
+    match level {
+        Level::L1 => geometry.table_offset(value).is_ok(),
+        Level::L2(_) => matches!(geometry.entry(value), Entry::Data(_)),
+    }
 }
 
 /// Past the end of the file by up to 100 TiB, or inside it and off the cluster boundary. Never `old`.
@@ -132,7 +141,6 @@ struct Victim<'t, 'a> {
     tables: &'t Tables<'a>,
     l1_index: Option<u64>,
     offset: HostOffset,
-    entries: u64,
 }
 
 /// Finds a table in which `choose` finds what it needs: a source and the entry to overwrite.
@@ -152,7 +160,7 @@ fn in_a_table<'t, 'a>(
         let (what, expected) = (format!("{what}, entry {index}"), format!("0 to {}", entries - 1));
         return Err(Error::refused(Reason::OutOfRange, what, None, expected, index.to_string()));
     }
-    let victim = |l1_index, offset| Victim { tables, l1_index, offset, entries };
+    let victim = |l1_index, offset| Victim { tables, l1_index, offset };
     match target.level {
         Level::L1 => {
             let Some(l1) = tables.readable_l1_table() else {
@@ -202,28 +210,26 @@ impl Victim<'_, '_> {
     /// The index of an entry that is `wanted`, each with the same chance.
     fn pick(&self, random: &mut Random, wanted: impl Fn(u64) -> bool) -> Option<u64> {
         let bits = self.tables.geometry().cluster_bits();
-        let matching = |run: crate::table::Run| {
+        let matching = |run: Run| {
             // A run of 0 or of 1 is of one value; any other has a value of its own for each entry.
             let each = if run.value < 2 { 1 } else { run.count };
             let found = (0..each).filter(|&i| wanted(run.entry(i, bits))).count() as u64;
             if run.value < 2 { found * run.count } else { found }
         };
-        let runs = || crate::table::Runs::new(
-            crate::table::Pieces::new(self.tables.view(), self.offset.0, self.entries), bits);
-        let total: u64 = runs().map(matching).sum();
+        let total: u64 = self.tables.l2_runs(self.offset).map(matching).sum();
         let mut left = random.below(total.max(1));
-        for run in runs() {
+        for run in self.tables.l2_runs(self.offset) {
             let here = matching(run);
             if left >= here {
                 left -= here;
                 continue;
             }
-            let mut indices: Box<dyn Iterator<Item = u64>> = if run.value < 2 {
-                Box::new(0..run.count)
+            let nth = if run.value < 2 {
+                Some(left)
             } else {
-                Box::new((0..run.count).filter(|&i| wanted(run.entry(i, bits))))
+                (0..run.count).filter(|&i| wanted(run.entry(i, bits))).nth(usize::try_from(left).ok()?)
             };
-            return indices.nth(left as usize).map(|i| run.index + i);
+            return nth.map(|i| run.index + i);
         }
         None
     }

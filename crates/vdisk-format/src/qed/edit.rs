@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::edit;
 use crate::error::{Error, Reason, Result};
 use crate::feature::FeatureGroup;
+use crate::fingerprint::merge;
 use crate::plan::Plan;
 use crate::qed::header::{Header, feature_field};
 use crate::qed::tables::Tables;
@@ -80,12 +81,13 @@ pub fn zero_clusters(tables: &Tables<'_>, at: u64, count: u64) -> Result<Zeroed>
         let table = l2_table(tables, l1_index)?;
         let here = (geometry.entries() - l2_index).min(behind - next);
         let start = table.0 + l2_index * 8;
-        ranges.push(start..start + here * 8);
+        ranges.push((start, start + here * 8));
         next += here;
     }
     let mut zeroed = Zeroed { plan: Plan::new(tables.view().bytes()), leaked: 0 };
-    for range in joined(ranges) {
-        zeroed.add(tables, range)?;
+    merge(&mut ranges);
+    for (start, end) in ranges {
+        zeroed.add(tables, start..end)?;
     }
     Ok(zeroed)
 }
@@ -120,17 +122,4 @@ pub(crate) fn l2_table(tables: &Tables<'_>, l1_index: u64) -> Result<HostOffset>
     let what = format!("L1 entry {l1_index} (guest offset {guest:#x})");
     let at = HostOffset(l1.saturating_add(l1_index.saturating_mul(8)));
     Err(Error::refused(Reason::NoTable, what, Some(at), "an L2 table", found))
-}
-
-/// The ranges in order, those that touch put together.
-fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
-    ranges.sort_unstable_by_key(|range| range.start);
-    ranges.dedup_by(|next, last| {
-        let touch = next.start <= last.end;
-        if touch {
-            last.end = last.end.max(next.end);
-        }
-        touch
-    });
-    ranges
 }

@@ -176,7 +176,7 @@ impl Geometry {
     fn invalid(&self, offset: u64) -> Option<Invalid> {
         if offset & (self.cluster_size() - 1) != 0 {
             Some(Invalid::Unaligned)
-        } else if offset < self.header_end {
+        } else if offset < self.header_end || offset == 0 {
             // As QEMU sees it: where the header claims more than the file has, this comes first.
             Some(Invalid::InHeader)
         } else if offset >= self.file_end().0 {

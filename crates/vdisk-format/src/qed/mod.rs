@@ -7,13 +7,17 @@
 pub mod check;
 pub mod corrupt;
 pub mod edit;
+mod fingerprint;
 pub mod fragmentation;
 pub mod geometry;
 pub mod header;
 pub mod map;
+pub mod repair;
+pub mod scrub;
 pub mod tables;
 mod walk;
 
+pub use fingerprint::fingerprint;
 pub use geometry::{Entry, Geometry, Invalid};
 pub use header::{Header, HeaderFields};
 pub use tables::Tables;
