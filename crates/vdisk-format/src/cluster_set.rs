@@ -85,16 +85,15 @@ impl ClusterSet {
 
     /// Whether any of `count` clusters from `first` on is in the set.
     pub(crate) fn intersects(&self, first: u64, count: u64) -> bool {
-        parts(first..first.saturating_add(count)).any(|(index, part)| {
-            match self.chunks.get(index as usize) {
-                Some(Some(Chunk::Dense(words))) => masks(part)
-                    .any(|(word, mask)| words.get(word).is_some_and(|word| word & mask != 0)),
-                Some(Some(Chunk::Sparse(clusters))) => {
-                    let at = clusters.partition_point(|&cluster| u64::from(cluster) < part.start);
-                    clusters.get(at).is_some_and(|&cluster| u64::from(cluster) < part.end)
-                }
-                _ => false,
+        parts(first..first.saturating_add(count)).any(|(index, part)| match self.chunks.get(index as usize) {
+            Some(Some(Chunk::Dense(words))) => {
+                masks(part).any(|(word, mask)| words.get(word).is_some_and(|word| word & mask != 0))
             }
+            Some(Some(Chunk::Sparse(clusters))) => {
+                let at = clusters.partition_point(|&cluster| u64::from(cluster) < part.start);
+                clusters.get(at).is_some_and(|&cluster| u64::from(cluster) < part.end)
+            }
+            _ => false,
         })
     }
 

@@ -214,7 +214,7 @@ fn next_data(file: &File, at: u64) -> nix::Result<Option<Range<u64>>> {
     use nix::unistd::{Whence, lseek};
     let seek = |at: u64, whence| {
         let at = at.try_into().map_err(|_| Errno::EOVERFLOW)?;
-        lseek(file, at, whence).map(|found| found.unsigned_abs())
+        lseek(file, at, whence).map(i64::unsigned_abs)
     };
     let start = match seek(at, Whence::SeekData) {
         Err(Errno::ENXIO) => return Ok(None), // nothing but a hole up to the end

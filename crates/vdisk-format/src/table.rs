@@ -107,7 +107,11 @@ impl<'v, 'a> Runs<'v, 'a> {
     }
 
     fn hole(&mut self, end: u64) -> Option<Run> {
-        let hole = Run { index: self.index, count: end.checked_sub(self.index).filter(|&count| count > 0)?, value: 0 };
+        let hole = Run {
+            index: self.index,
+            count: end.checked_sub(self.index).filter(|&count| count > 0)?,
+            value: 0,
+        };
         self.index = end;
         Some(hole)
     }

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::qed::geometry::Entry;
 use crate::qed::header::{Header, KNOWN_FEATURES};
 use crate::qed::tables::Tables;
-use crate::qed::walk::{Event, walk};
+use crate::qed::walk::{Event, claims};
 use crate::report::Severity;
 use crate::view::View;
 use problems::{Kind, Problem, Problems};
@@ -39,7 +39,9 @@ pub fn check<'a>(image: impl Into<View<'a>>) -> Result<Check> {
     let header = Header::parse(view.bytes())?;
     let report = self::header(&header);
     let mut check = Check {
-        extra_corruptions: count(report.findings().iter().filter(|finding| finding.severity == Severity::Error)),
+        extra_corruptions: count(
+            report.findings().iter().filter(|finding| finding.severity == Severity::Error),
+        ),
         unsupported: header.fields.features & !KNOWN_FEATURES != 0,
         ..Check::default()
     };
@@ -62,7 +64,7 @@ fn tables(tables: &Tables<'_>, check: &mut Check, findings: &mut Findings) {
     check.total_clusters = geometry.guest_clusters();
     let mut problems = Problems::new(geometry);
     let mut last = None;
-    let used = walk(tables, |event| match event {
+    let used = claims(tables, |event| match event {
         Event::NoTable { l1_index, invalid } => {
             check.corruptions += 1;
             problems.l1(l1_index, Kind::Invalid(invalid), findings);

@@ -1,7 +1,6 @@
 //! Damage on purpose: one entry of a table made a copy of another, or made to point nowhere. Each as a [`Plan`].
 
 use std::fmt;
-use std::ops::Range;
 
 use crate::error::{Error, Reason, Result};
 use crate::plan::Plan;
@@ -84,7 +83,8 @@ pub fn duplicate(tables: &Tables<'_>, target: Target) -> Result<Corruption> {
         Ok((source, index))
     })?;
     let new = table.at(source).unwrap_or(0);
-    let mut corruption = table.overwrite(tables, index, new, &format!("entry {index} made a copy of entry {source}"))?;
+    let mut corruption =
+        table.overwrite(tables, index, new, &format!("entry {index} made a copy of entry {source}"))?;
     corruption.copied_from = Some(source);
     Ok(corruption)
 }
@@ -101,12 +101,18 @@ pub fn invalidate(tables: &Tables<'_>, target: Target) -> Result<Corruption> {
         if let Some(index) = target.index {
             return Ok((0, index));
         }
-        let index = table.pick(random, |value| is_right(tables, target.level, value)).or_else(|| table.pick(random, |value| value != 0));
+        let index = table
+            .pick(random, |value| is_right(tables, target.level, value))
+            .or_else(|| table.pick(random, |value| value != 0));
         Ok((0, index.ok_or("an entry that is not 0")?))
     })?;
     let old = table.at(index).unwrap_or(0);
     let new = invalid_offset(geometry, old, &mut random);
-    let kind = if new % geometry.cluster_size() == 0 { "past the end of the file" } else { "off the cluster boundary" };
+    let kind = if new.is_multiple_of(geometry.cluster_size()) {
+        "past the end of the file"
+    } else {
+        "off the cluster boundary"
+    };
     table.overwrite(tables, index, new, &format!("entry {index} made to point {kind}"))
 }
 
@@ -180,9 +186,11 @@ fn in_a_table<'t, 'a>(
             }
         }
         Level::L2(None) => {
-            let named = || tables.l1_entries().filter_map(|(l1_index, value)| {
-                Some((l1_index, tables.geometry().table_offset(value).ok()?))
-            });
+            let named = || {
+                tables.l1_entries().filter_map(|(l1_index, value)| {
+                    Some((l1_index, tables.geometry().table_offset(value).ok()?))
+                })
+            };
             let count = named().count();
             if count == 0 {
                 return refused("l2", "an L1 entry that names an L2 table");

@@ -20,7 +20,9 @@ pub fn fingerprint(image: &Image) -> u64 {
             if let Some(l1) = tables.readable_l1_table() {
                 regions.add(l1.0, geometry.table_bytes());
             }
-            for (_, table) in tables.l1_entries().take(usize::try_from(MAX_FINGERPRINT_ENTRIES).unwrap_or(usize::MAX)) {
+            for (_, table) in
+                tables.l1_entries().take(usize::try_from(MAX_FINGERPRINT_ENTRIES).unwrap_or(usize::MAX))
+            {
                 regions.add(table, geometry.table_bytes());
             }
         }

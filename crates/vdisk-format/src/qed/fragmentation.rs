@@ -111,7 +111,8 @@ impl Repeated {
     fn new(tables: &Tables<'_>) -> Self {
         let geometry = tables.geometry();
         let bits = geometry.cluster_bits();
-        let (mut once, mut twice) = (ClusterSet::new(geometry.clusters()), ClusterSet::new(geometry.clusters()));
+        let (mut once, mut twice) =
+            (ClusterSet::new(geometry.clusters()), ClusterSet::new(geometry.clusters()));
         for (_, value) in tables.l1_entries() {
             if let Ok(table) = geometry.table_offset(value)
                 && once.insert(table.0 >> bits, 1, |_| {}) > 0

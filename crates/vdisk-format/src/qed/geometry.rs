@@ -145,7 +145,7 @@ impl Geometry {
     /// The largest virtual disk that these tables address, in bytes: beyond 2^64 where they are large.
     #[must_use]
     pub fn max_image_size(&self) -> u128 {
-        u128::from(self.entries()) * u128::from(self.entries()) << self.cluster_bits
+        (u128::from(self.entries()) * u128::from(self.entries())) << self.cluster_bits
     }
 
     /// The guest offset that entry `l2_index` of the L2 table of L1 entry `l1_index` is for; `None` where that is no
@@ -257,7 +257,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn geometry(header_size: u32, clusters: u64) -> Geometry {
-        Geometry { cluster_bits: 12, table_bits: 1, header_end: u64::from(header_size) << 12, clusters, image_size: 1 << 30 }
+        Geometry {
+            cluster_bits: 12,
+            table_bits: 1,
+            header_end: u64::from(header_size) << 12,
+            clusters,
+            image_size: 1 << 30,
+        }
     }
 
     #[test]
@@ -293,7 +299,9 @@ mod tests {
 
     #[test]
     fn sizes_that_the_specification_forbids_are_refused() {
-        for (cluster_size, table_size) in [(0, 4), (2048, 4), (1 << 27, 4), (65535, 4), (65536, 0), (65536, 3), (65536, 32)] {
+        for (cluster_size, table_size) in
+            [(0, 4), (2048, 4), (1 << 27, 4), (65535, 4), (65536, 0), (65536, 3), (65536, 32)]
+        {
             let bytes = HeaderFields { cluster_size, table_size, ..HeaderFields::default() }.to_bytes();
             let error = Geometry::new(&Header::parse(&bytes).unwrap()).unwrap_err();
             assert_eq!(error.reason(), Some(Reason::BadGeometry), "{cluster_size} {table_size}");

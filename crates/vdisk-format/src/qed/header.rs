@@ -136,7 +136,8 @@ impl<'a> Header<'a> {
     /// a backing file.
     #[must_use]
     pub fn backing_file(&self) -> Option<&'a [u8]> {
-        let HeaderFields { features, backing_filename_offset: at, backing_filename_size: size, .. } = self.fields;
+        let HeaderFields { features, backing_filename_offset: at, backing_filename_size: size, .. } =
+            self.fields;
         let size = size.min(MAX_BACKING_FILE_NAME);
         (features & FEATURE_BACKING_FILE != 0).then(|| clipped(self.bytes, at.into(), size.into()))
     }

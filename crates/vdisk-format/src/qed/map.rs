@@ -173,7 +173,9 @@ impl<I: Iterator<Item = Extent>> Iterator for Joined<I> {
 impl Extent {
     fn goes_on_in(&self, next: &Self) -> bool {
         match (self.kind, next.kind) {
-            (ExtentKind::Data { offset }, ExtentKind::Data { offset: next }) => offset.0 + self.length == next.0,
+            (ExtentKind::Data { offset }, ExtentKind::Data { offset: next }) => {
+                offset.0 + self.length == next.0
+            }
             (kind, next) => kind == next,
         }
     }

@@ -15,7 +15,7 @@ pub mod map;
 pub mod repair;
 pub mod scrub;
 pub mod tables;
-mod walk;
+pub mod walk;
 
 pub use fingerprint::fingerprint;
 pub use geometry::{Entry, Geometry, Invalid};

@@ -61,7 +61,8 @@ pub fn repair(tables: &Tables<'_>) -> Result<Repair> {
     }
     if left == 0 && header.need_check() {
         // Last: a repair that ends half-way leaves an image that says so.
-        let field = known_fields().find(|field| field.name == feature_field(crate::FeatureGroup::Incompatible));
+        let field =
+            known_fields().find(|field| field.name == feature_field(crate::FeatureGroup::Incompatible));
         if let Some(field) = field {
             let new = field.encode(header.fields.features & !FEATURE_NEED_CHECK)?;
             plan.set(image, field.offset, &new, "clear the need-check bit".to_owned())?;
@@ -110,9 +111,12 @@ impl Wrong {
     fn add(&mut self, level: Level, start: u64, count: u64) {
         let end = start + count * 8;
         // The tables' ranges come in turns: what is near the last of its own level.
-        let near = self.ranges.iter_mut().rev().take(2).find(|range| {
-            range.level == level && start >= range.end && start - range.end <= NEAR
-        });
+        let near = self
+            .ranges
+            .iter_mut()
+            .rev()
+            .take(2)
+            .find(|range| range.level == level && start >= range.end && start - range.end <= NEAR);
         match near {
             Some(range) => {
                 range.end = end;

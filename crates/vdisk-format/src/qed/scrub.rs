@@ -59,7 +59,9 @@ pub fn scrub<'a>(
             copy.all()?;
             Ok(Scrubbed { length, ..copy.scrubbed })
         }
-        Err(error) if error.reason() == Some(Reason::BadGeometry) => Ok(Scrubbed { length, ..Scrubbed::default() }),
+        Err(error) if error.reason() == Some(Reason::BadGeometry) => {
+            Ok(Scrubbed { length, ..Scrubbed::default() })
+        }
         Err(error) => Err(error),
     }
 }
@@ -80,7 +82,8 @@ fn put_name(
     cluster_size: u64,
     put: &mut impl FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<()> {
-    let HeaderFields { features, backing_filename_offset: at, backing_filename_size: size, .. } = header.fields;
+    let HeaderFields { features, backing_filename_offset: at, backing_filename_size: size, .. } =
+        header.fields;
     let end = u64::from(at) + u64::from(size);
     if features & FEATURE_BACKING_FILE == 0 || end > cluster_size {
         return Ok(());

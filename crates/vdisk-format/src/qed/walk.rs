@@ -53,6 +53,8 @@ pub enum Event {
 /// Data entries one by one: what runs are too short for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scattered {
+    /// Index of the first entry in its table.
+    pub index: u64,
     /// Entries.
     pub count: u64,
     /// Value of the first.
@@ -92,14 +94,19 @@ fn scattered(entries: &[[u8; 8]], geometry: Geometry, used: &mut ClusterSet) -> 
             break;
         }
     }
-    (count > 0).then(|| Scattered { count, first, last: next - size, breaks })
+    (count > 0).then(|| Scattered { index: 0, count, first, last: next - size, breaks })
 }
 
-/// Walks over the tables, and tells `visit` what it meets. Returns the clusters that are claimed.
+/// Walks over the tables, and tells `visit` what it meets.
 ///
 /// Who comes first has a cluster: the L1 table, then for each of its entries in turn the L2 table and the data it names.
 /// So says QEMU's check, whose counts follow from this order.
-pub(crate) fn walk(tables: &Tables<'_>, mut visit: impl FnMut(Event)) -> ClusterSet {
+pub fn walk(tables: &Tables<'_>, visit: impl FnMut(Event)) {
+    claims(tables, visit);
+}
+
+/// As [`walk`], and returns the clusters that are claimed.
+pub(crate) fn claims(tables: &Tables<'_>, mut visit: impl FnMut(Event)) -> ClusterSet {
     let geometry = tables.geometry();
     let bits = geometry.cluster_bits();
     let mut used = ClusterSet::new(geometry.clusters());
@@ -115,7 +122,8 @@ pub(crate) fn walk(tables: &Tables<'_>, mut visit: impl FnMut(Event)) -> Cluster
             }
         };
         let mut first = u64::MAX;
-        let clusters = used.insert(table.0 >> bits, geometry.table_clusters(), |seen| first = first.min(seen.start));
+        let clusters =
+            used.insert(table.0 >> bits, geometry.table_clusters(), |seen| first = first.min(seen.start));
         if clusters > 0 {
             visit(Event::Overlap { l1_index, table, clusters, first });
             continue;
@@ -137,8 +145,8 @@ pub(crate) fn walk(tables: &Tables<'_>, mut visit: impl FnMut(Event)) -> Cluster
             if run.count < MANY
                 && let Some(scattered) = scattered(runs.rest(), geometry, &mut used)
             {
+                visit(Event::Scattered(Scattered { index: run.index + run.count, ..scattered }));
                 runs.skip_entries(scattered.count);
-                visit(Event::Scattered(scattered));
             }
         }
         tables.was_visited(l1_index, table);

@@ -103,7 +103,14 @@ fn feature_bits(header: &Header<'_>, report: &mut Report) {
             .collect::<Vec<_>>();
         if !unknown.is_empty() {
             let expected = "only bits that the specification defines";
-            add(report, Severity::Note, "unknown-feature", feature_field(group), expected, unknown.join(", "));
+            add(
+                report,
+                Severity::Note,
+                "unknown-feature",
+                feature_field(group),
+                expected,
+                unknown.join(", "),
+            );
         }
     }
     if header.need_check() {
@@ -131,10 +138,22 @@ fn backing_file(header: &Header<'_>, report: &mut Report) {
         && end > geometry.header_end().0
     {
         let expected = format!("a name inside the header's clusters, before {}", geometry.header_end());
-        wrong(Severity::Error, "backing-filename-outside-header", name_at, expected, format!("one up to {end:#x}"));
+        wrong(
+            Severity::Error,
+            "backing-filename-outside-header",
+            name_at,
+            expected,
+            format!("one up to {end:#x}"),
+        );
     } else if end > header.image().len() as u64 {
         let expected = format!("a name inside the file, of {:#x} bytes", header.image().len());
-        wrong(Severity::Error, "backing-filename-outside-file", name_at, expected, format!("one up to {end:#x}"));
+        wrong(
+            Severity::Error,
+            "backing-filename-outside-file",
+            name_at,
+            expected,
+            format!("one up to {end:#x}"),
+        );
     }
     let name_size = "backing_filename_size";
     if size > MAX_BACKING_FILE_NAME {

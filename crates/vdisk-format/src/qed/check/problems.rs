@@ -37,9 +37,14 @@ struct L2 {
 pub(super) enum Kind {
     Invalid(Invalid),
     /// A table that takes clusters of something before it, `first` is one.
-    Overlap { table: HostOffset, first: u64 },
+    Overlap {
+        table: HostOffset,
+        first: u64,
+    },
     /// Data in a cluster that something before it has.
-    Again { first: u64 },
+    Again {
+        first: u64,
+    },
 }
 
 /// The problems of one walk.
@@ -151,7 +156,9 @@ impl Problem {
         };
         let found = match self.kind {
             Kind::Invalid(invalid) => invalid.words().to_owned(),
-            Kind::Overlap { table, first } => format!("a table at {table}, with the cluster {}", owned(first)),
+            Kind::Overlap { table, first } => {
+                format!("a table at {table}, with the cluster {}", owned(first))
+            }
             Kind::Again { first } => format!("the cluster {}", owned(first)),
         };
         let place = self.place.name(geometry);

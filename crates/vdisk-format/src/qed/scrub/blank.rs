@@ -43,9 +43,9 @@ impl Blank {
     pub(super) fn entries(&mut self, entries: &mut [[u8; 8]]) {
         for chunk in entries.chunks_mut(AT_ONCE) {
             let value = |entry: &[u8; 8]| u64::from_le_bytes(*entry);
-            let (bits, most) = chunk.iter().fold((0, 0), |(bits, most), entry| {
-                (bits | value(entry), value(entry).max(most))
-            });
+            let (bits, most) = chunk
+                .iter()
+                .fold((0, 0), |(bits, most), entry| (bits | value(entry), value(entry).max(most)));
             if bits & (self.cluster_size - 1) == 0 && most < self.end {
                 let last = chunk.iter().map(value).rfind(|&value| value != 0);
                 self.last = last.map(|value| (value, value)).or(self.last);
@@ -90,7 +90,8 @@ mod tests {
 
     fn geometry() -> Geometry {
         let mut bytes =
-            HeaderFields { cluster_size: 4096, table_size: 1, header_size: 1, ..Default::default() }.to_bytes();
+            HeaderFields { cluster_size: 4096, table_size: 1, header_size: 1, ..Default::default() }
+                .to_bytes();
         bytes.resize(20 * 4096, 0);
         Geometry::new(&Header::parse(&bytes).unwrap()).unwrap()
     }
