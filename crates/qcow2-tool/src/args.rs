@@ -1,6 +1,6 @@
 //! The command line: `qcow2 FILE COMMAND [ARGS]`, file first, `-j` anywhere.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -132,8 +132,8 @@ pub struct FeatureBit {
     pub plan: PlanArgs,
 }
 
-/// The names of all commands: asking clap would build its definition of all of them, at each start.
-const COMMANDS: [&str; 10] = [
+/// The names of all commands, for [`tool_support::argv`].
+pub(crate) const COMMANDS: [&str; 10] = [
     "dump-header",
     "dump-header-exts",
     "set-header",
@@ -146,52 +146,18 @@ const COMMANDS: [&str; 10] = [
     "apply",
 ];
 
-/// Rewrites what the original accepts and clap would not: `-j` also where an argument is expected, and a FILE that is
-/// named like a command.
-#[must_use]
-pub fn normalized(mut argv: Vec<OsString>) -> Vec<OsString> {
-    let end = argv.iter().position(|arg| arg == "--").unwrap_or(argv.len());
-    if let Some(at) = argv.iter().take(end).skip(1).position(|arg| arg == "-j") {
-        let flag = argv.remove(at + 1);
-        argv.insert(1, flag);
-    }
-    let both_are_commands =
-        words(&argv).is_some_and(|(file, command)| is_command(file) && is_command(command));
-    if let Some(file) = argv.iter_mut().skip(1).find(|arg| is_word(arg)).filter(|_| both_are_commands) {
-        *file = [OsStr::new("./"), file].into_iter().collect();
-    }
-    argv
-}
-
-/// The COMMAND of a command line that has one, if it is not known.
-#[must_use]
-pub fn unknown_command(argv: &[OsString]) -> Option<String> {
-    let (_, command) = words(argv)?;
-    (!is_command(command)).then(|| command.to_string_lossy().into_owned())
-}
-
-/// FILE and COMMAND: no option that may stand before them takes a value.
-fn words(argv: &[OsString]) -> Option<(&OsStr, &OsStr)> {
-    let mut words = argv.iter().skip(1).filter(|arg| is_word(arg)).map(OsString::as_os_str);
-    Some((words.next()?, words.next()?))
-}
-
-fn is_word(arg: &OsStr) -> bool {
-    !arg.as_encoded_bytes().starts_with(b"-")
-}
-
-fn is_command(arg: &OsStr) -> bool {
-    COMMANDS.iter().any(|name| arg == *name)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use clap::CommandFactory;
+    use tool_support::argv::normalized;
 
     use super::*;
 
     fn parse(line: &[&str]) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(normalized([&["qcow2"], line].concat().into_iter().map(OsString::from).collect()))
+        let argv = [&["qcow2"], line].concat().into_iter().map(OsString::from).collect();
+        Cli::try_parse_from(normalized(argv, &COMMANDS))
     }
 
     #[test]

@@ -1,9 +1,13 @@
-//! What the vdisk-tools binaries share: output that is safe on a terminal, exit status, and (feature `image`) the
-//! opening of images, the options of every command that changes one, and `undo` and `apply`.
+//! What the vdisk-tools binaries share: command lines, numbers, output that is safe on a terminal, exit status, and
+//! (feature `image`) the opening of images, the options of every command that changes one, and the commands that are the
+//! same for every format.
 
+pub mod argv;
 pub mod ascii_json;
+pub mod cli;
 #[cfg(feature = "image")]
 pub mod image;
+pub mod number;
 pub mod output;
 pub mod status;
 

@@ -58,6 +58,11 @@ impl Failure {
         Self::Error { status: USAGE, message: message.into(), names_the_image: true }
     }
 
+    /// What the original tool says of a wrong command line, with exit status [`USAGE`].
+    pub fn original(message: impl Into<String>) -> Self {
+        Self::Original { status: USAGE, message: message.into() }
+    }
+
     /// The same, naming the file that it is about, unless it does.
     #[must_use]
     pub fn about(self, file: &Path) -> Self {

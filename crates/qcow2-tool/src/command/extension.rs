@@ -3,14 +3,13 @@
 use std::io::Read;
 
 use tool_support::status::FAILED;
-use tool_support::{Failure, Outcome};
+use tool_support::{Failure, Outcome, number};
 use vdisk_format::error::Reason;
 use vdisk_format::limits::CLUSTER_BITS;
 use vdisk_format::qcow2::{Magic, edit};
 use vdisk_format::{Error, Plan};
 
-use super::original;
-use crate::{number, original as words};
+use crate::original as words;
 
 pub(super) fn add(magic: &str, data: Vec<u8>) -> Outcome<impl FnOnce(&[u8]) -> Result<Plan, Error>> {
     let magic = self::magic(magic)?;
@@ -48,5 +47,7 @@ pub(super) fn delete(magic: &str) -> Outcome<impl FnOnce(&[u8]) -> Outcome<Plan>
 fn magic(text: &str) -> Outcome<Magic> {
     let magic = number::parse(text).and_then(|number| u32::try_from(number).ok()).map(Magic);
     // 0 ends the extension area: no extension has this type.
-    magic.filter(|&magic| magic != Magic::END).ok_or_else(|| original(words::not_a_magic_number(text)))
+    magic
+        .filter(|&magic| magic != Magic::END)
+        .ok_or_else(|| Failure::original(words::not_a_magic_number(text)))
 }

@@ -5,9 +5,8 @@ mod extension;
 mod feature_bit;
 mod set_header;
 
+use tool_support::Outcome;
 use tool_support::image::Format;
-use tool_support::status::USAGE;
-use tool_support::{Failure, Outcome};
 use vdisk_format::qcow2;
 use vdisk_format::report::Report;
 
@@ -55,9 +54,4 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Undo(args) => args.run(FORMAT, open, json, &file),
         Command::Apply(args) => args.run(FORMAT, open, json, &file),
     }
-}
-
-/// A message of the original about the command line.
-fn original(message: String) -> Failure {
-    Failure::Original { status: USAGE, message }
 }

@@ -8,10 +8,6 @@ use tool_support::output::Lossy;
 use vdisk_format::qcow2::{Header, Magic};
 use vdisk_format::record::{Field, Notation};
 
-pub(crate) fn unknown_command(name: &str) -> String {
-    format!("Unknown command '{name}'")
-}
-
 pub(crate) fn not_a_number(value: &str) -> String {
     format!("'{value}' is not a valid number")
 }

@@ -1,7 +1,13 @@
 //! Numbers as Python's `int(text, 0)` reads them, for that is what every script written for qcow2.py expects.
 
 /// The value of `text`; `None` where Python raises ValueError. Values beyond 127 bits are that large, and no larger.
-pub(crate) fn parse(text: &str) -> Option<i128> {
+///
+/// ```
+/// assert_eq!(tool_support::number::parse("0x1_00"), Some(256));
+/// assert_eq!(tool_support::number::parse("010"), None);
+/// ```
+#[must_use]
+pub fn parse(text: &str) -> Option<i128> {
     let text = text.trim();
     let (negative, text) = match text.as_bytes() {
         [b'-', ..] => (true, text.get(1..)?),
