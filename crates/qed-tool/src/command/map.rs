@@ -1,0 +1,90 @@
+//! `map`.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use tool_support::image::OpenArgs;
+use tool_support::status::note;
+use tool_support::{Failure, Out, Outcome};
+use vdisk_format::qed::Tables;
+use vdisk_format::qed::map::{Extent, ExtentKind, map};
+
+use super::expect_qed;
+use crate::args::MapOutput;
+use crate::documents::MapDocument;
+
+pub(super) fn run(path: &Path, open: OpenArgs, json: bool, output: Option<MapOutput>, force: bool) -> Outcome {
+    let image = open.read(path)?;
+    expect_qed(path, image.bytes(), force)?;
+    let tables = Tables::new(&image)?;
+    let backing_file = tables.header().backing_file();
+    let mut first_invalid = None;
+    let extents = map(&tables).inspect(|extent| {
+        if matches!(extent.kind, ExtentKind::Invalid { .. }) {
+            first_invalid.get_or_insert(*extent);
+        }
+    });
+    let mut out = Out::stdout();
+    match output {
+        Some(MapOutput::Json) => array(&mut out, extents, backing_file.is_some())?,
+        Some(MapOutput::Human) => lines(&mut out, path, extents)?,
+        None if json => out.json(&MapDocument::new(path, extents))?,
+        None => lines(&mut out, path, extents)?,
+    }
+    out.finish()?;
+    if backing_file.is_some() {
+        note("the backing file is not looked into");
+    }
+    match first_invalid {
+        None => Ok(()),
+        Some(Extent { start, kind: ExtentKind::Invalid { why }, .. }) => {
+            let path = path.display();
+            let what = format!("{path}: guest offset {start}: an entry is {}; `check` tells all", why.words());
+            Err(Failure::failed(what))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// As `qemu-img map` prints what is data.
+fn lines(out: &mut Out, path: &Path, extents: impl Iterator<Item = Extent>) -> Outcome {
+    let hex = |number: u64| if number == 0 { "0".to_owned() } else { format!("{number:#x}") };
+    let name = path.display().to_string();
+    writeln!(out, "{:<16}{:<16}{:<16}File", "Offset", "Length", "Mapped to")?;
+    for extent in extents {
+        if let ExtentKind::Data { offset } = extent.kind {
+            write!(out, "{:<16}{:<16}{:<16}", hex(extent.start.0), hex(extent.length), hex(offset.0))?;
+            out.untrusted(name.as_bytes())?;
+            writeln!(out)?;
+        }
+    }
+    Ok(())
+}
+
+/// The array of `qemu-img map --output=json`, byte for byte.
+fn array(out: &mut Out, extents: impl Iterator<Item = Extent>, has_backing_file: bool) -> io::Result<()> {
+    write!(out, "[")?;
+    for (index, extent) in extents.enumerate() {
+        if index > 0 {
+            writeln!(out, ",")?;
+        }
+        let Extent { start, length, kind, .. } = extent;
+        let (present, zero, data) = match kind {
+            ExtentKind::Data { .. } => (true, false, true),
+            ExtentKind::Zero => (true, true, false),
+            ExtentKind::Unallocated => (false, !has_backing_file, false),
+            // Neither zero nor data: there is nothing that could be read.
+            _ => (true, false, false),
+        };
+        write!(
+            out,
+            r#"{{ "start": {}, "length": {length}, "depth": 0, "present": {present}, "zero": {zero}, "data": {data}, "compressed": false"#,
+            start.0,
+        )?;
+        if let ExtentKind::Data { offset } = kind {
+            write!(out, r#", "offset": {}"#, offset.0)?;
+        }
+        write!(out, "}}")?;
+    }
+    writeln!(out, "]")
+}
