@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use tool_support::image::{ApplyArgs, OpenArgs, PlanArgs, UndoArgs};
+use tool_support::image::{ApplyArgs, FeatureBitArgs, OpenArgs, PlanArgs, SetHeaderArgs, UndoArgs};
 use tool_support::status::EXIT_STATUS_HELP;
 
 const EXAMPLES: &str = "\
@@ -55,16 +55,8 @@ pub enum Command {
     DumpHeaderExts,
     /// Set a field in the header: its bytes, and nothing else
     #[command(after_help = EXIT_STATUS_HELP)]
-    SetHeader {
-        /// The field, by its name in `dump-header`; also compression_type
-        name: String,
-        /// The new value
-        #[arg(allow_hyphen_values = true)]
-        value: String,
-        /// The options of every change
-        #[command(flatten)]
-        plan: PlanArgs,
-    },
+    #[command(mut_arg("name", |arg| arg.help("The field, by its name in `dump-header`; also compression_type")))]
+    SetHeader(SetHeaderArgs),
     /// Add a header extension behind the others
     #[command(after_help = EXIT_STATUS_HELP)]
     AddHeaderExt {
@@ -103,10 +95,10 @@ pub enum Command {
     },
     /// Set a feature bit
     #[command(after_help = EXIT_STATUS_HELP)]
-    SetFeatureBit(FeatureBit),
+    SetFeatureBit(FeatureBitArgs),
     /// Clear a feature bit
     #[command(after_help = EXIT_STATUS_HELP)]
-    ClearFeatureBit(FeatureBit),
+    ClearFeatureBit(FeatureBitArgs),
     /// Take back the last change, or list what can be taken back
     ///
     /// Records are beside the image (disk.qcow2.undo-1, …), in --undo-dir or $VDISK_UNDO_DIR, or, for devices and in
@@ -117,19 +109,6 @@ pub enum Command {
     /// Commit a plan saved by --save-plan, or complete it after a crash
     #[command(after_help = EXIT_STATUS_HELP)]
     Apply(ApplyArgs),
-}
-
-/// The arguments of the two commands that change a feature bit.
-#[derive(Debug, clap::Args)]
-pub struct FeatureBit {
-    /// incompatible, compatible or autoclear
-    pub group: String,
-    /// The bit's number, 0 to 63
-    #[arg(allow_hyphen_values = true)]
-    pub bit: String,
-    /// The options of every change
-    #[command(flatten)]
-    pub plan: PlanArgs,
 }
 
 /// The names of all commands, for [`tool_support::argv`].
@@ -196,11 +175,10 @@ mod tests {
                 "{line:?}"
             );
         }
-        let Command::SetHeader { value, .. } = parse(&["f", "set-header", "size", "-5"]).unwrap().command
-        else {
+        let Command::SetHeader(args) = parse(&["f", "set-header", "size", "-5"]).unwrap().command else {
             panic!()
         };
-        assert_eq!(value, "-5");
+        assert_eq!(args.value, "-5");
     }
 
     #[test]

@@ -2,15 +2,14 @@
 
 mod dump;
 mod extension;
-mod feature_bit;
-mod set_header;
 
 use tool_support::Outcome;
 use tool_support::image::Format;
-use vdisk_format::qcow2;
+use vdisk_format::qcow2::{self, edit, header::known_fields};
 use vdisk_format::report::Report;
 
 use crate::args::{Cli, Command};
+use crate::original::spec_name;
 
 /// What the shared commands need to know of qcow2.
 const FORMAT: Format = Format { fingerprint: qcow2::fingerprint, check };
@@ -27,9 +26,9 @@ pub(crate) fn run(cli: Cli) -> Outcome {
     match command {
         Command::DumpHeader => dump::header(&file, open, form),
         Command::DumpHeaderExts => dump::extensions(&file, open, form),
-        Command::SetHeader { name, value, plan } => {
-            let make = set_header::plan(&name, &value)?;
-            plan.run(FORMAT, open, json, &file, make)
+        Command::SetHeader(args) => {
+            let field = known_fields().find(|field| field.name == spec_name(&args.name));
+            args.run(FORMAT, open, json, &file, field, edit::set_field)
         }
         Command::AddHeaderExt { magic, data, plan } => {
             let make = extension::add(&magic, data.into_encoded_bytes())?;
@@ -43,14 +42,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
             let make = extension::delete(&magic)?;
             plan.run(FORMAT, open, json, &file, make)
         }
-        Command::SetFeatureBit(args) => {
-            let make = feature_bit::plan(&args.group, &args.bit, true)?;
-            args.plan.run(FORMAT, open, json, &file, make)
-        }
-        Command::ClearFeatureBit(args) => {
-            let make = feature_bit::plan(&args.group, &args.bit, false)?;
-            args.plan.run(FORMAT, open, json, &file, make)
-        }
+        Command::SetFeatureBit(args) => args.run(FORMAT, open, json, &file, true, edit::set_feature_bit),
+        Command::ClearFeatureBit(args) => args.run(FORMAT, open, json, &file, false, edit::set_feature_bit),
         Command::Undo(args) => args.run(FORMAT, open, json, &file),
         Command::Apply(args) => args.run(FORMAT, open, json, &file),
     }

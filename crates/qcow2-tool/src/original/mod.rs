@@ -1,4 +1,5 @@
-//! What QEMU's qcow2.py prints, byte for byte: its messages, its text ([`text`]) and its JSON ([`json`]).
+//! What QEMU's qcow2.py prints, byte for byte: its messages (but for those that
+//! `tool_support` has), its text ([`text`]) and its JSON ([`json`]).
 
 pub(crate) mod json;
 pub(crate) mod text;
@@ -8,24 +9,8 @@ use tool_support::output::Lossy;
 use vdisk_format::qcow2::{Header, Magic};
 use vdisk_format::record::{Field, Notation};
 
-pub(crate) fn not_a_number(value: &str) -> String {
-    format!("'{value}' is not a valid number")
-}
-
 pub(crate) fn not_a_magic_number(value: &str) -> String {
     format!("'{value}' is not a valid magic number")
-}
-
-pub(crate) fn not_a_field(name: &str) -> String {
-    format!("'{name}' is not a known header field")
-}
-
-pub(crate) fn not_a_bit(bit: &str) -> String {
-    format!("'{bit}' is not a valid bit number in range [0, 64)")
-}
-
-pub(crate) fn not_a_group(group: &str) -> String {
-    format!("'{group}' is not a valid group, try 'incompatible', 'compatible', or 'autoclear'")
 }
 
 pub(crate) const NO_SUCH_EXTENSION: &str = "No such header extension";

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use tool_support::Out;
+use tool_support::image::line::{self, bits, line, number};
 use vdisk_format::qcow2::bitmap::{Bitmap, BitmapTableEntryKind, TableBudget};
 use vdisk_format::qcow2::{Content, Extension, Header};
 use vdisk_format::record::{Field, Notation};
@@ -12,7 +13,7 @@ use super::{BINARY, DataText, extension_name, header_fields};
 /// `dump-header`, up to the empty line before the extensions.
 pub(crate) fn header(out: &mut Out, header: &Header<'_>) -> io::Result<()> {
     for (name, notation, value) in header_fields(header) {
-        line(out, name, &number(notation, value))?;
+        line::field(out, name, notation, value)?;
     }
     writeln!(out)
 }
@@ -40,7 +41,7 @@ fn extension(
     line(out, "length", &extension.length.to_string())?;
     if let Ok(Content::Bitmaps(bitmaps)) = extension.content() {
         for (field, value) in bitmaps.fields() {
-            line(out, field.name, &number(field.notation, value))?;
+            line::field(out, field.name, field.notation, value)?;
         }
         for bitmap in bitmaps.directory(header.image()).map_while(Result::ok) {
             if budget.spend(&bitmap).is_err() {
@@ -75,7 +76,9 @@ fn bitmap(out: &mut Out, bitmap: &Bitmap<'_>, cluster_size: &str) -> io::Result<
     for (index, entry) in table.entries().enumerate() {
         let kind = entry.kind();
         let size = if kind == BitmapTableEntryKind::Serialized { cluster_size } else { "0" };
-        whole(out, &format!("{index:<14} {:<15} {size:<12} {}\n", kind.name(), entry.cluster().0))?;
+        // At once, as every line is.
+        let line = format!("{index:<14} {:<15} {size:<12} {}\n", kind.name(), entry.cluster().0);
+        out.write_all(line.as_bytes())?;
     }
     Ok(())
 }
@@ -109,27 +112,6 @@ fn bitmap_value(field: &Field, value: u64) -> String {
     };
     let names: Vec<String> = bits(value).map(name).collect();
     format!("{value:#x} ([{}])", names.join(", "))
-}
-
-fn number(notation: Notation, value: u64) -> String {
-    match notation {
-        Notation::Hex => format!("{value:#x}"),
-        Notation::Bits => format!("{:?}", bits(value).collect::<Vec<_>>()),
-        _ => value.to_string(),
-    }
-}
-
-fn bits(value: u64) -> impl Iterator<Item = u32> {
-    (0..64).filter(move |bit| value >> bit & 1 != 0)
-}
-
-fn line(out: &mut Out, name: &str, value: &str) -> io::Result<()> {
-    whole(out, &format!("{name:<25} {value}\n"))
-}
-
-/// A line at once: padding goes to a writer character by character, which costs more than the rest of a dump.
-fn whole(out: &mut Out, line: &str) -> io::Result<()> {
-    out.write_all(line.as_bytes())
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! The image half: for tools whose commands read and change disk images.
 
 mod apply;
+mod feature_bit;
+pub mod line;
 mod open;
 mod plan_args;
+mod set_header;
 mod show;
 mod sigbus;
 mod undo;
@@ -11,8 +14,10 @@ use vdisk_format::plan::Fingerprint;
 use vdisk_format::report::{Report, Severity};
 
 pub use apply::ApplyArgs;
+pub use feature_bit::FeatureBitArgs;
 pub use open::OpenArgs;
 pub use plan_args::PlanArgs;
+pub use set_header::SetHeaderArgs;
 pub use undo::UndoArgs;
 
 /// What the shared commands need to know of an image format.
