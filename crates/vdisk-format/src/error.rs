@@ -126,6 +126,8 @@ pub enum Reason {
     BadGeometry,
     /// A field of the header is wrong, and the change needs a header that is right.
     UnsoundHeader,
+    /// A cluster lies behind the end of the disk.
+    PastDisk,
     /// There is no table, or none that a change of it needs.
     NoTable,
     /// The table has no entry that the change needs.

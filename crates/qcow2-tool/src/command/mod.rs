@@ -5,6 +5,7 @@ mod extension;
 
 use tool_support::Outcome;
 use tool_support::image::Format;
+use vdisk_format::View;
 use vdisk_format::qcow2::{self, edit, header::known_fields};
 use vdisk_format::report::Report;
 
@@ -14,8 +15,8 @@ use crate::original::spec_name;
 /// What the shared commands need to know of qcow2.
 const FORMAT: Format = Format { fingerprint: qcow2::fingerprint, check };
 
-fn check(image: &[u8]) -> Report {
-    qcow2::Header::parse(image).map(|header| qcow2::check::header(&header)).unwrap_or_default()
+fn check(image: View<'_>) -> Report {
+    qcow2::Header::parse(image.bytes()).map(|header| qcow2::check::header(&header)).unwrap_or_default()
 }
 
 /// Runs the command.

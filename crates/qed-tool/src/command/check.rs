@@ -45,10 +45,14 @@ fn text(out: &mut Out, path: &Path, check: &Check) -> Outcome {
     let (verdict, next) = match check.verdict() {
         Verdict::Clean => ("clean", None),
         Verdict::Leaks => ("sound, but clusters are leaked", Some("they waste space and do no harm")),
-        Verdict::Unsupported => {
-            ("not supported: it has a feature that is not known here", Some("what is told below may be wrong"))
-        }
-        _ => ("corrupt", Some("`repair` shows what can be repaired; `copy_metadata` makes a copy for a bug report")),
+        Verdict::Unsupported => (
+            "not supported: it has a feature that is not known here",
+            Some("what is told below may be wrong"),
+        ),
+        _ => (
+            "corrupt",
+            Some("`repair` shows what can be repaired; `copy_metadata` makes a copy for a bug report"),
+        ),
     };
     out.untrusted(format!("{name}: {verdict}\n").as_bytes())?;
     if let Some(next) = next {

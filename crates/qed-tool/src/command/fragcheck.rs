@@ -12,7 +12,8 @@ use crate::documents::FragmentationDocument;
 
 pub(super) fn run(path: &Path, open: OpenArgs, json: bool) -> Outcome {
     let image = open.read(path)?;
-    let found = with_progress("counting", &image, |view| Tables::new(view).map(|tables| fragmentation(&tables)))?;
+    let found =
+        with_progress("counting", &image, |view| Tables::new(view).map(|tables| fragmentation(&tables)))?;
     let mut out = Out::stdout();
     if json {
         out.json(&FragmentationDocument::new(path, found))?;

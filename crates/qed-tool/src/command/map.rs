@@ -13,7 +13,13 @@ use super::expect_qed;
 use crate::args::MapOutput;
 use crate::documents::MapDocument;
 
-pub(super) fn run(path: &Path, open: OpenArgs, json: bool, output: Option<MapOutput>, force: bool) -> Outcome {
+pub(super) fn run(
+    path: &Path,
+    open: OpenArgs,
+    json: bool,
+    output: Option<MapOutput>,
+    force: bool,
+) -> Outcome {
     let image = open.read(path)?;
     expect_qed(path, image.bytes(), force)?;
     let tables = Tables::new(&image)?;
@@ -39,7 +45,8 @@ pub(super) fn run(path: &Path, open: OpenArgs, json: bool, output: Option<MapOut
         None => Ok(()),
         Some(Extent { start, kind: ExtentKind::Invalid { why }, .. }) => {
             let path = path.display();
-            let what = format!("{path}: guest offset {start}: an entry is {}; `check` tells all", why.words());
+            let what =
+                format!("{path}: guest offset {start}: an entry is {}; `check` tells all", why.words());
             Err(Failure::failed(what))
         }
         Some(_) => Ok(()),

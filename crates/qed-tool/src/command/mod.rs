@@ -11,6 +11,8 @@ mod repair;
 mod show;
 mod zerocluster;
 
+pub(crate) use show::Shown;
+
 use std::path::Path;
 use std::process::ExitCode;
 

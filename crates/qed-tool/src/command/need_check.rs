@@ -11,7 +11,13 @@ use super::FORMAT;
 use crate::args::Switch;
 use crate::documents::NeedCheckDocument;
 
-pub(super) fn run(path: &Path, open: OpenArgs, json: bool, state: Option<Switch>, plan: &PlanArgs) -> Outcome {
+pub(super) fn run(
+    path: &Path,
+    open: OpenArgs,
+    json: bool,
+    state: Option<Switch>,
+    plan: &PlanArgs,
+) -> Outcome {
     if let Some(state) = state {
         let on = state == Switch::On;
         return plan.run(FORMAT, open, json, path, |image| edit::need_check(image, on));

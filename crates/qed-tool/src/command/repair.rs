@@ -14,9 +14,16 @@ use super::{FORMAT, expect_qed};
 /// Corruptions are left.
 const LEFT: u8 = 2;
 
-pub(super) fn run(path: &Path, open: OpenArgs, json: bool, commit: bool, plan: &PlanArgs) -> Outcome<ExitCode> {
+pub(super) fn run(
+    path: &Path,
+    open: OpenArgs,
+    json: bool,
+    commit: bool,
+    plan: &PlanArgs,
+) -> Outcome<ExitCode> {
     let mut left = 0;
-    let options = PlanArgs { dry_run: plan.dry_run || !commit && plan.save_plan.is_none(), ..plan.clone() };
+    let mut options = plan.clone();
+    options.dry_run |= !commit && plan.save_plan.is_none();
     options.run_on(FORMAT, open, json, path, |image| {
         expect_qed(path, image.bytes(), false)?;
         let repair = repair(&Tables::new(image)?)?;

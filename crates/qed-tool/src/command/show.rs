@@ -74,9 +74,8 @@ fn l2<'t, 'a>(tables: &'t Tables<'a>, text: &str) -> Outcome<Shown<'t, 'a>> {
 
 /// The offset in an L1 entry, wherever it points.
 fn named(tables: &Tables<'_>, index: u64) -> Outcome<HostOffset> {
-    let entry = (index < tables.geometry().entries()).then(|| {
-        tables.readable_l1_table().and_then(|l1| tables.entry(l1, index))
-    });
+    let entry = (index < tables.geometry().entries())
+        .then(|| tables.readable_l1_table().and_then(|l1| tables.entry(l1, index)));
     match entry.flatten() {
         Some(0) => Err(Failure::failed(format!("L1 entry {index}: no L2 table is allocated"))),
         Some(offset) => Ok(HostOffset(offset)),
@@ -89,6 +88,16 @@ impl Shown<'_, '_> {
     pub(crate) fn runs(&self) -> impl Iterator<Item = (Run, Entry)> {
         let geometry = self.tables.geometry();
         let runs = self.tables.l2_runs(self.offset).filter(|run| run.value != 0);
+        // Each entry of the L1 table is judged for itself: a table is more than its first cluster.
+        let is_l1 = self.is_l1;
+        let runs = runs.flat_map(move |run| {
+            let (times, count) = if is_l1 { (run.count, 1) } else { (1, run.count) };
+            (0..times).map(move |i| {
+                let value =
+                    if run.value == 1 { 1 } else { run.value.wrapping_add(i * geometry.cluster_size()) };
+                Run { index: run.index + i, count, value }
+            })
+        });
         runs.flat_map(move |run| geometry.kinds(run).map(|(entry, run)| (run, entry)))
     }
 
@@ -102,11 +111,18 @@ impl Shown<'_, '_> {
         let owner = match (self.is_l1, self.l1_index) {
             (true, _) => String::new(),
             (false, None) => ", which no L1 entry names".to_owned(),
-            (false, Some(index)) => format!(", of L1 entry {index}, guest offset {}", guest(geometry, index, 0)),
+            (false, Some(index)) => {
+                format!(", of L1 entry {index}, guest offset {}", guest(geometry, index, 0))
+            }
         };
         let name = if self.is_l1 { "L1" } else { "L2" };
         let used: u64 = self.runs().map(|(run, _)| run.count).sum();
-        writeln!(out, "{name} table at {}{owner}: {used} of {} entries are not 0", self.offset, geometry.entries())?;
+        writeln!(
+            out,
+            "{name} table at {}{owner}: {used} of {} entries are not 0",
+            self.offset,
+            geometry.entries()
+        )?;
         for (run, entry) in self.runs() {
             let Run { index, count, value } = run;
             let last = value.wrapping_add((count - 1) * geometry.cluster_size());
@@ -118,11 +134,14 @@ impl Shown<'_, '_> {
             let l1_entry = self.is_l1.then(|| geometry.table_offset(value));
             let kind = match (l1_entry, entry) {
                 (Some(Ok(_)), _) => "L2 table".to_owned(),
-                (Some(Err(invalid)), _) | (None, Entry::Invalid(invalid)) => format!("wrong: {}", invalid.words()),
+                (Some(Err(invalid)), _) | (None, Entry::Invalid(invalid)) => {
+                    format!("wrong: {}", invalid.words())
+                }
                 (None, Entry::Zero) => "zero".to_owned(),
                 (None, _) => "data".to_owned(),
             };
-            let (l1_index, l2_index) = if self.is_l1 { (index, 0) } else { (self.l1_index.unwrap_or(0), index) };
+            let (l1_index, l2_index) =
+                if self.is_l1 { (index, 0) } else { (self.l1_index.unwrap_or(0), index) };
             let place = (self.is_l1 || self.l1_index.is_some())
                 .then(|| format!("  guest offset {}", guest(geometry, l1_index, l2_index)));
             writeln!(out, "{indices:>15}  {values:<29}  {kind}{}", place.unwrap_or_default())?;
@@ -132,5 +151,7 @@ impl Shown<'_, '_> {
 }
 
 fn guest(geometry: Geometry, l1_index: u64, l2_index: u64) -> String {
-    geometry.guest_offset(l1_index, l2_index).map_or("beyond all disks".to_owned(), |guest| format!("{guest:#x}"))
+    geometry
+        .guest_offset(l1_index, l2_index)
+        .map_or("beyond all disks".to_owned(), |guest| format!("{guest:#x}"))
 }

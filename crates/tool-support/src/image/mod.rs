@@ -5,18 +5,21 @@ mod feature_bit;
 pub mod line;
 mod open;
 mod plan_args;
+mod progress;
 mod set_header;
 mod show;
 mod sigbus;
 mod undo;
 
+use vdisk_format::View;
 use vdisk_format::plan::Fingerprint;
 use vdisk_format::report::{Report, Severity};
 
 pub use apply::ApplyArgs;
 pub use feature_bit::FeatureBitArgs;
 pub use open::OpenArgs;
-pub use plan_args::PlanArgs;
+pub use plan_args::{PlanArgs, same_file};
+pub use progress::with_progress;
 pub use set_header::SetHeaderArgs;
 pub use undo::UndoArgs;
 
@@ -26,7 +29,7 @@ pub struct Format {
     /// The digest that undo records keep.
     pub fingerprint: Fingerprint,
     /// The findings that a plan's preview is compared by.
-    pub check: fn(&[u8]) -> Report,
+    pub check: fn(View<'_>) -> Report,
 }
 
 /// Most findings that are told without being asked for.

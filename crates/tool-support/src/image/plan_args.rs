@@ -111,8 +111,26 @@ impl PlanArgs {
     where
         Failure: From<E>,
     {
+        self.run_on(format, open, json, path, |image| make(image.bytes()))
+    }
+
+    /// As [`run`](Self::run), for a change that needs more than the image's bytes: its holes, or a preview.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_on<E>(
+        &self,
+        format: Format,
+        open: OpenArgs,
+        json: bool,
+        path: &Path,
+        make: impl FnOnce(&Image) -> Result<Plan, E>,
+    ) -> Outcome
+    where
+        Failure: From<E>,
+    {
         let image = self.open(open, path)?;
-        let plan = make(image.bytes())?;
+        let plan = make(&image)?;
         if self.show(format, json, path, &image, &plan)? {
             return Ok(());
         }
@@ -174,24 +192,25 @@ fn save(plan: &Plan, file: &Path, image: &Path) -> Outcome {
         out.write_all(plan.to_text().as_bytes())?;
         return Ok(out.finish()?);
     }
-    if let (Ok(file), Ok(image)) = (fs::canonicalize(file), fs::canonicalize(image))
-        && same_file(&file, &image)
-    {
+    if same_file(file, image) {
         return Err(Failure::usage("--save-plan names the image itself"));
     }
     fs::write(file, plan.to_text())
         .map_err(|error| Failure::failed(format!("cannot save the plan {}: {error}", file.display())))
 }
 
-/// Whether two paths, both canonical, are one file: hard links included.
+/// Whether two paths are one file: links of any kind included.
 #[cfg(unix)]
-fn same_file(a: &Path, b: &Path) -> bool {
+#[must_use]
+pub fn same_file(a: &Path, b: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let id = |path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
     a == b || id(a).is_some_and(|a| Some(a) == id(b))
 }
 
+/// Whether two paths are one file: symbolic links included.
 #[cfg(not(unix))]
-fn same_file(a: &Path, b: &Path) -> bool {
-    a == b
+#[must_use]
+pub fn same_file(a: &Path, b: &Path) -> bool {
+    fs::canonicalize(a).is_ok_and(|a| fs::canonicalize(b).is_ok_and(|b| a == b))
 }

@@ -65,7 +65,7 @@ pub struct Corruption {
 /// ```
 ///
 /// # Errors
-/// A refusal that says why it cannot be done: [`Reason::NoTable`], [`Reason::NoSuchEntry`], [`Reason::OutOfRange`].
+/// A refusal that says why it cannot be done: [`Reason::NoTable`], [`Reason::NoSuchEntry`].
 pub fn duplicate(tables: &Tables<'_>, target: Target) -> Result<Corruption> {
     let mut random = Random::new(target.seed);
     let is_right = |value| is_right(tables, target.level, value);
@@ -164,7 +164,7 @@ fn in_a_table<'t, 'a>(
     let entries = tables.geometry().entries();
     if let Some(index) = target.index.filter(|&index| index >= entries) {
         let (what, expected) = (format!("{what}, entry {index}"), format!("0 to {}", entries - 1));
-        return Err(Error::refused(Reason::OutOfRange, what, None, expected, index.to_string()));
+        return Err(Error::refused(Reason::NoSuchEntry, what, None, expected, index.to_string()));
     }
     let victim = |l1_index, offset| Victim { tables, l1_index, offset };
     match target.level {
@@ -215,8 +215,19 @@ impl Victim<'_, '_> {
         self.tables.entry(self.offset, index)
     }
 
-    /// The index of an entry that is `wanted`, each with the same chance.
+    /// The index of an entry that is `wanted`, each with the same chance: one that the disk reaches, if there is one.
     fn pick(&self, random: &mut Random, wanted: impl Fn(u64) -> bool) -> Option<u64> {
+        let geometry = self.tables.geometry();
+        let clusters = geometry.guest_clusters();
+        let reached = match self.l1_index {
+            None => clusters.div_ceil(geometry.entries()),
+            Some(l1_index) => clusters.saturating_sub(l1_index.saturating_mul(geometry.entries())),
+        };
+        let mut pick = |entries| self.pick_below(entries, random, &wanted);
+        pick(reached.min(geometry.entries())).or_else(|| pick(geometry.entries()))
+    }
+
+    fn pick_below(&self, entries: u64, random: &mut Random, wanted: impl Fn(u64) -> bool) -> Option<u64> {
         let bits = self.tables.geometry().cluster_bits();
         let matching = |run: Run| {
             // A run of 0 or of 1 is of one value; any other has a value of its own for each entry.
@@ -224,9 +235,9 @@ impl Victim<'_, '_> {
             let found = (0..each).filter(|&i| wanted(run.entry(i, bits))).count() as u64;
             if run.value < 2 { found * run.count } else { found }
         };
-        let total: u64 = self.tables.l2_runs(self.offset).map(matching).sum();
+        let total: u64 = self.tables.runs(self.offset, entries).map(matching).sum();
         let mut left = random.below(total.max(1));
-        for run in self.tables.l2_runs(self.offset) {
+        for run in self.tables.runs(self.offset, entries) {
             let here = matching(run);
             if left >= here {
                 left -= here;

@@ -61,7 +61,7 @@ pub struct Zeroed {
 /// ```
 ///
 /// # Errors
-/// A refusal: [`Reason::OutOfRange`] where a cluster is behind the end of the disk, [`Reason::NoTable`] where one has no
+/// A refusal: [`Reason::PastDisk`] where a cluster is behind the end of the disk, [`Reason::NoTable`] where one has no
 /// L2 table, or none that lies whole in the file.
 pub fn zero_clusters(tables: &Tables<'_>, at: u64, count: u64) -> Result<Zeroed> {
     let geometry = tables.geometry();
@@ -71,7 +71,7 @@ pub fn zero_clusters(tables: &Tables<'_>, at: u64, count: u64) -> Result<Zeroed>
         let what = format!("{count} clusters from guest offset {at:#x}");
         let expected = format!("clusters of the disk, which has {}", geometry.guest_clusters());
         let found = format!("clusters {first} to {}", first.saturating_add(count) - 1);
-        return Err(Error::refused(Reason::OutOfRange, what, None, expected, found));
+        return Err(Error::refused(Reason::PastDisk, what, None, expected, found));
     };
     // Two L1 entries may name one table, so that two clusters of the disk have one entry.
     let mut ranges = Vec::new();

@@ -69,7 +69,7 @@ impl<'a> Tables<'a> {
     /// The runs of the L1 table. Empty where there is none to read.
     pub fn l1_runs(&self) -> Runs<'_, 'a> {
         let entries = if self.readable_l1_table().is_some() { self.geometry.entries() } else { 0 };
-        self.runs(self.header.fields.l1_table_offset, entries)
+        self.runs(HostOffset(self.header.fields.l1_table_offset), entries)
     }
 
     /// The entries of the L1 table that are not 0, with their indices.
@@ -82,7 +82,7 @@ impl<'a> Tables<'a> {
     /// The runs of the L2 table at `offset`, as far as the file has it; whether it is one is not asked.
     #[must_use]
     pub fn l2_runs(&self, offset: HostOffset) -> Runs<'_, 'a> {
-        self.runs(offset.0, self.geometry.entries())
+        self.runs(offset, self.geometry.entries())
     }
 
     /// Entry `index` of the table at `offset`; `None` where the file ends before it.
@@ -105,8 +105,9 @@ impl<'a> Tables<'a> {
         self.view.report(l1_index + 1, geometry.guest_clusters().div_ceil(geometry.entries()));
     }
 
-    fn runs(&self, at: u64, entries: u64) -> Runs<'_, 'a> {
-        Runs::new(Pieces::new(&self.view, at, entries), self.geometry.cluster_bits())
+    /// The runs of the first `entries` entries of the table at `offset`.
+    pub(crate) fn runs(&self, offset: HostOffset, entries: u64) -> Runs<'_, 'a> {
+        Runs::new(Pieces::new(&self.view, offset.0, entries), self.geometry.cluster_bits())
     }
 }
 
