@@ -27,7 +27,8 @@ pub(crate) fn kept(plan: &Plan, image: &[u8]) -> Vec<u8> {
     for plan in [plan, &inverse] {
         assert_eq!(Plan::from_text(&plan.to_text(), "fuzz").ok().as_ref(), Some(plan), "text round trip");
     }
-    let preview = Image::from_bytes(image.to_vec()).preview(plan);
+    let owned = Image::from_bytes(image.to_vec());
+    let preview = owned.preview(plan);
     assert!(preview.is_ok_and(|preview| *preview == *after), "the preview is another image");
     after
 }

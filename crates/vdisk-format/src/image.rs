@@ -173,6 +173,11 @@ impl Image {
         self.source.as_ref()
     }
 
+    /// Fills `buffer` from the file, where there is one and it has the bytes.
+    pub(crate) fn read_at(&self, at: u64, buffer: &mut [u8]) -> bool {
+        self.source.as_ref().is_some_and(|source| read_exact_at(&source.file, buffer, at).is_ok())
+    }
+
     /// Gives the pages of a range back to the system: they are read again from the file when they are touched. Bounds
     /// the memory of a walk over tables larger than the memory; never more than a hint.
     pub fn release(&self, at: u64, length: u64) {

@@ -118,6 +118,17 @@ impl<'a> View<'a> {
         clipped(self.bytes, at, length)
     }
 
+    /// Fills the head of `buffer` with the bytes at `at`, as far as the file has them, and returns that head. A mapped
+    /// file is read instead: pages of which every byte is wanted once cost more to map than to copy.
+    pub(crate) fn read<'b>(&self, at: u64, buffer: &'b mut [u8]) -> &'b mut [u8] {
+        let bytes = self.clipped(at, buffer.len() as u64);
+        let (head, _) = buffer.split_at_mut(bytes.len());
+        if !self.mapped.is_some_and(|image| image.read_at(at, head)) {
+            head.copy_from_slice(bytes);
+        }
+        head
+    }
+
     /// Notes that a range was read and is no longer needed.
     pub(crate) fn was_read(&self, range: Range<u64>) {
         let Some(image) = self.mapped else { return };
