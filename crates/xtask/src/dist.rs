@@ -1,7 +1,6 @@
 //! `dist`: the man pages and the shell completions, as a packager wants them.
 
 use std::env;
-use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
@@ -16,16 +15,9 @@ pub(crate) fn dist(out: Option<&Path>) -> Result<(), Failure> {
         None => workspace::target().join("dist"),
     };
     fs::create_dir_all(&out).map_err(Failure::at(&out))?;
-    let args: [OsString; 7] = [
-        "run".into(),
-        "-p".into(),
-        "qcow2-tool".into(),
-        "--example".into(),
-        "dist".into(),
-        "--".into(),
-        out.clone().into(),
-    ];
-    Run::cargo(args).status()?;
+    for tool in workspace::TOOLS {
+        Run::cargo(["run", "-p", tool, "--example", "dist", "--"]).args([&out]).status()?;
+    }
     let mut files = Vec::new();
     list(&out, &mut files)?;
     if files.is_empty() {

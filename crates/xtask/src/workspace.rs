@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::failure::Failure;
 use crate::run::Run;
 
+/// The crates that have a binary for users: each has an example `dist`.
+pub(crate) const TOOLS: [&str; 1] = ["qcow2-tool"];
+
 /// The top of the checkout.
 pub(crate) fn root() -> PathBuf {
     let here =

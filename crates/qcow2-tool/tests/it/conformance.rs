@@ -1,23 +1,16 @@
 //! What every binary of the workspace does alike: help, wrong command lines, wrong files, output.
-//!
-//! [`binary`], [`arguments`], [`files`] and [`output`] know nothing of qcow2: another binary
-//! includes them by `#[path]`, describes itself as a [`Binary`], and has the same tests.
-
-mod arguments;
-mod binary;
-mod files;
-mod output;
 
 use crate::support::bytes::{Bytes, extension, magic};
 use crate::support::program::QCOW2;
 use crate::support::qemu;
-use crate::support::scratch::text;
-use binary::{Bad, Binary};
 use std::path::Path;
+use test_support::binary::{Binary, original, ours};
+use test_support::scratch::{scratch, text};
 
-const BINARY: Binary = Binary {
+pub(crate) const BINARY: Binary = Binary {
     name: "qcow2",
-    path: QCOW2,
+    program: QCOW2,
+    format: "qcow2",
     good: |path| qemu::create(path, "lazy_refcounts=on", "4M"),
     hostile,
     reading: &[
@@ -99,14 +92,6 @@ const BINARY: Binary = Binary {
     ],
 };
 
-const fn original(status: i32, args: &'static [&'static str], says: &'static str) -> Bad {
-    Bad { status, args, says: Some(says) }
-}
-
-const fn ours(status: i32, args: &'static [&'static str]) -> Bad {
-    Bad { status, args, says: None }
-}
-
 /// A bitmap's name and an extension that clear the screen and ring the bell, and a text
 /// that the original takes for printable although it moves the cursor.
 fn hostile(path: &Path) {
@@ -124,82 +109,14 @@ fn hostile(path: &Path) {
     bytes.with(name, b"\x1b[2J\x07\x7f\xc2\x9b\x01z").with_area(&area).write(path);
 }
 
-#[test]
-fn help_is_complete() {
-    arguments::help_is_complete(&BINARY);
-}
-
-#[test]
-fn version_is_one_line() {
-    arguments::version_is_one_line(&BINARY);
-}
-
-#[test]
-fn wrong_command_lines_say_so_and_change_nothing() {
-    arguments::wrong_command_lines_say_so_and_change_nothing(&BINARY);
-}
-
-#[test]
-fn unknown_options_are_refused_everywhere() {
-    arguments::unknown_options_are_refused_everywhere(&BINARY);
-}
-
-#[test]
-fn what_is_no_image_is_refused_at_once() {
-    files::what_is_no_image_is_refused_at_once(&BINARY);
-}
-
-#[test]
-fn what_may_not_be_read_or_written_is_refused() {
-    files::what_may_not_be_read_or_written_is_refused(&BINARY);
-}
-
-#[test]
-fn little_memory_is_enough() {
-    files::little_memory_is_enough(&BINARY);
-}
-
-#[test]
-fn reading_changes_nothing() {
-    files::reading_changes_nothing(&BINARY);
-}
-
-#[test]
-fn a_failing_write_is_no_edit() {
-    files::a_failing_write_is_no_edit(&BINARY);
-}
-
-#[test]
-fn a_reader_that_went_away_is_no_error() {
-    output::a_reader_that_went_away_is_no_error(&BINARY);
-}
-
-#[test]
-fn output_that_cannot_be_written_is_an_error() {
-    output::output_that_cannot_be_written_is_an_error(&BINARY);
-}
-
-#[test]
-fn json_documents_have_a_schema() {
-    output::json_documents_have_a_schema(&BINARY);
-}
-
-#[test]
-fn no_colour_goes_where_none_is_wanted() {
-    output::no_colour_goes_where_none_is_wanted(&BINARY);
-}
-
-#[test]
-fn terminals_are_safe_from_images() {
-    output::terminals_are_safe_from_images(&BINARY);
-}
+test_support::conformance!(BINARY);
 
 #[test]
 fn pipes_get_the_bytes_as_they_are() {
-    let folder = crate::support::scratch::scratch();
+    let folder = scratch();
     let image = folder.path().join("image");
     hostile(&image);
-    let run = crate::support::program::qcow2(&image, &["dump-header"]).expect(0);
+    let run = QCOW2.run(&image, &["dump-header"]).expect(0);
     for raw in [&b"'one\r\x0b\x0ctwo'"[..], b"\x1b[2J\x07\x7f"] {
         assert!(run.stdout.windows(raw.len()).any(|window| window == raw), "{run}");
     }

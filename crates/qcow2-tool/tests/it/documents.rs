@@ -1,12 +1,13 @@
 //! The shape of every `--json` document, with unknown keys denied: a change here is a change of `schema`.
 
 use crate::support::images::one_bitmap;
-use crate::support::program::{edit, qcow2};
-use crate::support::scratch::scratch;
+use crate::support::program::{QCOW2, edit};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::path::Path;
+use test_support::documents::{self, Finding, Plan, Records};
+use test_support::scratch::scratch;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,67 +105,9 @@ struct Entry {
     reserved: u64,
 }
 
-#[derive(Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-struct Finding {
-    code: String,
-    severity: String,
-    r#where: String,
-    offset: u64,
-    expected: String,
-    found: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Plan {
-    schema: u32,
-    image: String,
-    length: u64,
-    new_length: u64,
-    writes: Vec<Write>,
-    mends: Vec<Finding>,
-    breaks: Vec<Finding>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Write {
-    offset: u64,
-    old: String,
-    new: String,
-    why: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Records {
-    schema: u32,
-    records: Vec<Record>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Record {
-    path: String,
-    state: String,
-    length: Option<u64>,
-    fingerprint: Option<String>,
-    plan: PlanInRecord,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PlanInRecord {
-    length: u64,
-    new_length: u64,
-    writes: Vec<Write>,
-}
-
 #[track_caller]
 fn document<T: DeserializeOwned>(file: &Path, args: &[&str]) -> T {
-    let run = qcow2(file, args).expect(0);
-    serde_json::from_slice(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run}"))
+    documents::document(QCOW2, file, args)
 }
 
 #[test]

@@ -6,9 +6,9 @@ mod patched;
 mod random;
 
 use crate::support::original::{Answer, DUMPS, Original};
-use crate::support::process::{Run, run};
 use crate::support::program::command;
 use std::path::Path;
+use test_support::process::{Run, run};
 
 /// Runs ours with a `-j` in `args` moved to its place.
 fn ours(file: &Path, args: &[&str], j: JsonFlag) -> Run {

@@ -5,13 +5,13 @@ mod numbers;
 use crate::support::bytes::{Bytes, assert_same, at};
 use crate::support::images::{self, Image};
 use crate::support::original::Original;
-use crate::support::process::run;
 use crate::support::program::{command, edit, qcow2};
 use crate::support::qemu;
-use crate::support::scratch::{Snapshot, scratch, text};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use test_support::process::run;
+use test_support::scratch::{Snapshot, scratch, text};
 
 /// One edit, and what it reads from standard input.
 type Edit = (&'static [&'static str], &'static [u8]);
@@ -242,13 +242,13 @@ fn records_go_where_the_user_says() {
     let folder = scratch();
     let image = images::made(folder.path(), "image", "").path;
     let before = fs::read(&image).unwrap();
-    let names = || crate::support::scratch::names(folder.path());
+    let names = || test_support::scratch::names(folder.path());
     let alone = names();
 
     let records = scratch();
     edit(&image, &["set-header", "size", "1", "--undo-dir", text(records.path())]);
     assert_eq!(names(), alone, "--undo-dir");
-    assert_eq!(crate::support::scratch::names(records.path()).len(), 1);
+    assert_eq!(test_support::scratch::names(records.path()).len(), 1);
     qcow2(&image, &["undo", "--undo-dir", text(records.path())]).expect(0);
     assert!(fs::read(&image).unwrap() == before);
 
@@ -259,7 +259,7 @@ fn records_go_where_the_user_says() {
     assert_eq!(names(), alone, "VDISK_UNDO_DIR");
     with_variable(&["undo"]);
     assert!(fs::read(&image).unwrap() == before);
-    assert!(crate::support::scratch::names(records.path()).is_empty(), "no record is left");
+    assert!(test_support::scratch::names(records.path()).is_empty(), "no record is left");
 
     edit(&image, &["set-header", "size", "3", "--no-undo"]);
     assert_eq!(names(), alone, "--no-undo");

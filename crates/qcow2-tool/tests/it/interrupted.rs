@@ -2,12 +2,12 @@
 
 use crate::support::images::one_bitmap;
 use crate::support::program::{QCOW2, edit, qcow2};
-use crate::support::scratch::{scratch, text};
-use crate::support::tracer::{Outcome, disturbed};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
+use test_support::scratch::{scratch, text};
+use test_support::tracer::{Outcome, disturbed};
 
 /// Of three writes, the second one never happens.
 const DELETE: [&str; 2] = ["del-header-ext", "0x23852875"];
@@ -24,7 +24,7 @@ fn interrupted(nth: usize, more: &[&str]) -> Interrupted {
     let image = one_bitmap(folder.path(), "image");
     let before = fs::read(&image).unwrap();
     qcow2(&image, &[&DELETE[..], &["--save-plan", text(&folder.path().join("plan"))]].concat()).expect(0);
-    let outcome = disturbed("pwrite64", "signal=KILL", nth, &image, &[&DELETE[..], more].concat());
+    let outcome = disturbed(QCOW2, "pwrite64", "signal=KILL", nth, &image, &[&DELETE[..], more].concat());
     assert!(matches!(outcome, Outcome::Killed), "{outcome:?}");
     Interrupted { folder, image, before }
 }
@@ -103,7 +103,7 @@ fn the_state_folder_is_looked_into() {
     fs::write(&case.image, &case.before).unwrap();
     fs::remove_file(format!("{}.undo-1", text(&case.image))).unwrap();
     let more = [&DELETE[..], &["--undo-dir", text(&place)]].concat();
-    let outcome = disturbed("pwrite64", "signal=KILL", 2, &case.image, &more);
+    let outcome = disturbed(QCOW2, "pwrite64", "signal=KILL", 2, &case.image, &more);
     assert!(matches!(outcome, Outcome::Killed), "{outcome:?}");
 
     let run = with_state(&case.image, &state, &OTHER);
@@ -114,5 +114,5 @@ fn the_state_folder_is_looked_into() {
 }
 
 fn with_state(image: &Path, state: &Path, args: &[&str]) -> Output {
-    Command::new(QCOW2).arg(image).args(args).env("XDG_STATE_HOME", state).output().unwrap()
+    Command::new(QCOW2.path()).arg(image).args(args).env("XDG_STATE_HOME", state).output().unwrap()
 }

@@ -3,12 +3,12 @@
 use crate::support::bytes::{Bytes, assert_same, at, extension, magic};
 use crate::support::images::{self, made};
 use crate::support::original::{Answer, Original};
-use crate::support::process::run;
 use crate::support::program::{command, edit, edit_from, qcow2};
 use crate::support::qemu;
-use crate::support::scratch::{Snapshot, scratch, text};
 use std::fs;
 use std::path::{Path, PathBuf};
+use test_support::process::run;
+use test_support::scratch::{Snapshot, scratch, text};
 
 /// The four bytes of `header_length` end the header, and the original never writes the last.
 #[test]

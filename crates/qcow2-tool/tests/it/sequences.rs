@@ -2,13 +2,13 @@
 //! plan, and undoing all of them gives the identical file.
 
 use crate::support::images;
-use crate::support::plan;
 use crate::support::program::{edit, qcow2};
 use crate::support::qemu;
-use crate::support::random::{Random, seed, setting};
-use crate::support::scratch::{names, scratch};
 use std::fs;
 use std::path::Path;
+use test_support::plan;
+use test_support::random::{Random, seed, setting};
+use test_support::scratch::{names, scratch};
 
 /// Edits that a reader of the specification may make without harm.
 fn harmless(random: &mut Random) -> Vec<String> {
@@ -48,7 +48,7 @@ fn wild(random: &mut Random) -> Vec<String> {
     let value = match random.below(3) {
         0 => random.below(130).to_string(),
         1 => format!("{:#x}", 1u64 << random.below(32)),
-        _ => format!("{:#x}", random.next() >> 32),
+        _ => format!("{:#x}", random.number() >> 32),
     };
     let known = *random.pick(&["0xe2792aca", "0x6803f857", "0x23852875", "0x44415441"]);
     match random.below(8) {

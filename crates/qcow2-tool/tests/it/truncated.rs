@@ -1,12 +1,12 @@
 //! A file that is cut short while it is mapped.
 
 use crate::support::program::command;
-use crate::support::scratch::scratch;
 use std::fs::{self, File};
 use std::io::Read;
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
+use test_support::scratch::scratch;
 
 /// An image with one bitmap, whose table of many entries starts far behind the header.
 fn image_with_a_long_table() -> Vec<u8> {

@@ -3,8 +3,8 @@
 use super::{compare, report};
 use crate::support::images;
 use crate::support::original::Original;
-use crate::support::scratch::scratch;
 use std::path::Path;
+use test_support::scratch::scratch;
 
 #[track_caller]
 fn all_alike(make: impl FnOnce(&Path) -> Vec<images::Image>) {

@@ -4,8 +4,8 @@ use super::{compare, report};
 use crate::support::bytes::{Bytes, at, extension, magic};
 use crate::support::images::{self, made};
 use crate::support::original::Original;
-use crate::support::scratch::scratch;
 use std::path::Path;
+use test_support::scratch::scratch;
 
 /// An image of each version with clusters small enough to fill.
 fn bases(folder: &Path) -> Vec<(&'static str, Bytes)> {

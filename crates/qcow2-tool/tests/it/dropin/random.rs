@@ -4,9 +4,9 @@ use super::{DUMPS, PLACES, report, verdict};
 use crate::support::bytes::{Bytes, at, extension, magic};
 use crate::support::images;
 use crate::support::original::Original;
-use crate::support::random::{Random, seed, setting};
-use crate::support::scratch::scratch;
 use std::path::Path;
+use test_support::random::{Random, seed, setting};
+use test_support::scratch::scratch;
 
 /// Where damage is most interesting: the fields that say where something else is.
 const POINTERS: [usize; 9] = [

@@ -4,8 +4,8 @@ use crate::support::bytes::{Bytes, at};
 use crate::support::images;
 use crate::support::original::Original;
 use crate::support::program::qcow2;
-use crate::support::scratch::scratch;
 use std::fs;
+use test_support::scratch::scratch;
 
 const TEXTS: &[&str] = &[
     "0",

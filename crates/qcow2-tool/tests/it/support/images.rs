@@ -2,8 +2,8 @@
 
 use super::bytes::Bytes;
 use super::qemu;
-use super::scratch::text;
 use std::path::{Path, PathBuf};
+use test_support::scratch::text;
 
 /// An image and what it is.
 #[derive(Debug, Clone)]

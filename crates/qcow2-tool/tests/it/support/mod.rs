@@ -1,12 +1,7 @@
-//! What the tests share: processes, scratch folders, QEMU's programs, images and byte patches.
+//! What the tests share besides `test_support`: the binary, images, byte patches and the original.
 
 pub(crate) mod bytes;
 pub(crate) mod images;
 pub(crate) mod original;
-pub(crate) mod plan;
-pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod qemu;
-pub(crate) mod random;
-pub(crate) mod scratch;
-pub(crate) mod tracer;

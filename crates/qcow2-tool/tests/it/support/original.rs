@@ -1,12 +1,12 @@
 //! QEMU's own qcow2.py, the oracle.
 
-use super::process::installed;
-use super::scratch::text;
 use serde_json::{Value, json};
 use std::env;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use test_support::process::installed;
+use test_support::scratch::text;
 
 /// What the original makes of one command line.
 #[derive(Debug, Clone, PartialEq, Eq)]

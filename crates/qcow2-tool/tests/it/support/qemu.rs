@@ -1,65 +1,30 @@
-//! qemu-img and qemu-io.
+//! qemu-img and qemu-io on qcow2 images.
 
-use super::process::{Run, installed, run_within};
-use super::scratch::text;
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use test_support::qemu;
+pub(crate) use test_support::qemu::{Checked, img, program};
 
-/// A QEMU program that speaks English.
-pub(crate) fn program(name: &str) -> Command {
-    let mut command = installed(name);
-    command.env("LC_ALL", "C");
-    command
-}
+const FORMAT: &str = "qcow2";
 
-/// `qemu-img ARGS…`, whatever comes of it.
-#[track_caller]
-pub(crate) fn try_img(args: &[&str]) -> Run {
-    run_within(program("qemu-img").args(args), b"", Duration::from_secs(60))
-}
-
-/// `qemu-img ARGS…`, which has to succeed.
-#[track_caller]
-pub(crate) fn img(args: &[&str]) -> Run {
-    try_img(args).expect(0)
-}
-
-/// `qemu-img create -f qcow2 -o OPTIONS FILE SIZE`.
+/// As [`qemu::create`].
 #[track_caller]
 pub(crate) fn create(file: &Path, options: &str, size: &str) {
-    let line = ["create", "-q", "-f", "qcow2", "-o", options, text(file), size];
-    let line = if options.is_empty() { [&line[..4], &line[6..]].concat() } else { line.to_vec() };
-    img(&line);
+    qemu::create(FORMAT, file, options, size);
 }
 
-/// `qemu-io -c COMMAND… FILE`, which has to succeed.
+/// As [`qemu::io`].
 #[track_caller]
 pub(crate) fn io(file: &Path, commands: &[&str]) {
-    let mut qemu_io = program("qemu-io");
-    qemu_io.args(["-f", "qcow2"]);
-    for command in commands {
-        qemu_io.args(["-c", command]);
-    }
-    let run = run_within(qemu_io.arg(file), b"", Duration::from_secs(60)).expect(0);
-    assert!(!run.out().contains("failed"), "{run}");
+    qemu::io(FORMAT, file, commands);
 }
 
-/// What `qemu-img check` says: its status and its words, without the file's name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Checked {
-    pub(crate) status: Option<i32>,
-    words: String,
-}
-
+/// As [`qemu::check`].
 #[track_caller]
 pub(crate) fn check(file: &Path) -> Checked {
-    let run = try_img(&["check", "-f", "qcow2", text(file)]);
-    let words = format!("{}{}", run.out(), run.err()).replace(text(file), "FILE");
-    Checked { status: run.status.code(), words }
+    qemu::check(FORMAT, file)
 }
 
-/// Whether QEMU opens the image at all.
+/// As [`qemu::opens`].
 pub(crate) fn opens(file: &Path) -> bool {
-    try_img(&["info", "-f", "qcow2", text(file)]).status.success()
+    qemu::opens(FORMAT, file)
 }

@@ -1,22 +1,23 @@
 //! Help, version and command lines that are wrong.
 
-use super::binary::{Binary, assert_orderly, assert_refused};
-use crate::support::process::run;
-use crate::support::scratch::{Snapshot, scratch};
+use crate::binary::{Binary, assert_orderly, assert_refused};
+use crate::process::run;
+use crate::scratch::{Snapshot, scratch};
 
-pub(crate) fn help_is_complete(binary: &Binary) {
-    let whole = run(binary.command().arg("--help"), b"").expect(0).out();
+/// `--help` names every command, each explains itself, and the exit status is always explained.
+pub fn help_is_complete(binary: &Binary) {
+    let whole = run(binary.program.command().arg("--help"), b"").expect(0).out();
     for line in binary.lines() {
         assert!(whole.contains(line[0]), "--help names {}:\n{whole}", line[0]);
         for flag in ["--help", "-h"] {
             // No file is needed to read about a command.
-            let run = run(binary.command().args(["no-such-file", line[0], flag]), b"").expect(0);
+            let run = run(binary.program.command().args(["no-such-file", line[0], flag]), b"").expect(0);
             assert!(run.stderr.is_empty() && run.out().contains(line[0]), "{run}");
             assert_explains_status(&run.out());
         }
     }
     for flag in ["--help", "-h"] {
-        let run = run(binary.command().arg(flag), b"").expect(0);
+        let run = run(binary.program.command().arg(flag), b"").expect(0);
         assert!(run.stderr.is_empty() && run.out().contains("Usage:"), "{run}");
         assert_explains_status(&run.out());
         assert!(run.out().lines().all(|line| line.chars().count() <= 120), "no line is too wide: {run}");
@@ -31,21 +32,23 @@ fn assert_explains_status(help: &str) {
     }
 }
 
-pub(crate) fn version_is_one_line(binary: &Binary) {
+/// `--version` is the name and a number.
+pub fn version_is_one_line(binary: &Binary) {
     for flag in ["--version", "-V"] {
-        let run = run(binary.command().arg(flag), b"").expect(0);
+        let run = run(binary.program.command().arg(flag), b"").expect(0);
         assert!(run.out().starts_with(&format!("{} ", binary.name)), "{run}");
         assert!(run.out().lines().count() == 1 && run.stderr.is_empty(), "{run}");
     }
 }
 
-pub(crate) fn wrong_command_lines_say_so_and_change_nothing(binary: &Binary) {
+/// Each of [`Binary::bad`] fails as it should.
+pub fn wrong_command_lines_say_so_and_change_nothing(binary: &Binary) {
     let folder = scratch();
     let image = folder.path().join("image");
     (binary.good)(&image);
     let before = Snapshot::of(&image);
     for bad in binary.bad {
-        let run = run(binary.command().arg(&image).args(bad.args), b"data");
+        let run = run(binary.program.command().arg(&image).args(bad.args), b"data");
         assert_orderly(&run);
         match bad.says {
             Some(words) => {
@@ -59,24 +62,25 @@ pub(crate) fn wrong_command_lines_say_so_and_change_nothing(binary: &Binary) {
         }
         before.unchanged(&image, &run);
     }
-    assert_refused(&run(&mut binary.command(), b""), 64);
+    assert_refused(&run(&mut binary.program.command(), b""), 64);
 }
 
-pub(crate) fn unknown_options_are_refused_everywhere(binary: &Binary) {
+/// Before the FILE and behind every command.
+pub fn unknown_options_are_refused_everywhere(binary: &Binary) {
     let folder = scratch();
     let image = folder.path().join("image");
     (binary.good)(&image);
     let before = Snapshot::of(&image);
     for line in binary.lines() {
         for option in ["--no-such-option", "--help=yes"] {
-            let after = run(binary.command().arg(&image).args(line).arg(option), b"");
-            let first = run(binary.command().arg(option).arg(&image).args(line), b"");
+            let after = run(binary.program.command().arg(&image).args(line).arg(option), b"");
+            let first = run(binary.program.command().arg(option).arg(&image).args(line), b"");
             for run in [after, first] {
                 assert_refused(&run, 64);
                 before.unchanged(&image, &run);
             }
         }
     }
-    assert_refused(&run(binary.command().arg("--no-such-option"), b""), 64);
-    assert_refused(&run(binary.command().arg("-Z"), b""), 64);
+    assert_refused(&run(binary.program.command().arg("--no-such-option"), b""), 64);
+    assert_refused(&run(binary.program.command().arg("-Z"), b""), 64);
 }

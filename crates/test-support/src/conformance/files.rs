@@ -1,15 +1,16 @@
 //! Files that are no images, or may not be touched, and scarce memory.
 
-use super::binary::{Binary, Line, assert_orderly, assert_refused};
-use crate::support::process::{Run, installed, run};
-use crate::support::scratch::{Snapshot, names, scratch, text};
+use crate::binary::{Binary, Line, assert_orderly, assert_refused};
+use crate::process::{Run, installed, run};
+use crate::scratch::{Snapshot, names, scratch, text};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-pub(crate) fn what_is_no_image_is_refused_at_once(binary: &Binary) {
+/// Files that are too short, absent, pipes, folders, devices.
+pub fn what_is_no_image_is_refused_at_once(binary: &Binary) {
     let folder = scratch();
     let named = |name: &str| folder.path().join(name);
     let with = |name: &str, bytes: &[u8]| {
@@ -42,7 +43,7 @@ pub(crate) fn what_is_no_image_is_refused_at_once(binary: &Binary) {
     let before = names(folder.path());
     for file in &refused {
         for line in binary.working() {
-            let run = run(binary.command().arg(file).args(line), b"data");
+            let run = run(binary.program.command().arg(file).args(line), b"data");
             // An empty FILE is a wrong command line to some.
             let status = if text(file).is_empty() { run.status.code().unwrap().max(1) } else { 1 };
             assert_refused(&run, status);
@@ -61,7 +62,7 @@ fn unprivileged(binary: &Binary, program: &Path, image: &Path, line: Line) -> Ru
         setpriv.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(program);
         setpriv
     } else {
-        binary.command()
+        binary.program.command()
     };
     command.env_remove("VDISK_UNDO_DIR").env("HOME", image.parent().unwrap());
     command.env_remove("XDG_STATE_HOME");
@@ -72,13 +73,14 @@ fn owner_is_root(path: &Path) -> bool {
     fs::metadata(path).unwrap().uid() == 0
 }
 
-pub(crate) fn what_may_not_be_read_or_written_is_refused(binary: &Binary) {
+/// File permissions, for a user who is not root.
+pub fn what_may_not_be_read_or_written_is_refused(binary: &Binary) {
     let folder = scratch();
     let image = folder.path().join("image");
     (binary.good)(&image);
     // Where the tests run as root, another user has to reach the program and the folder.
     let program = folder.path().join("program");
-    fs::copy(binary.path, &program).unwrap();
+    fs::copy(binary.program.path(), &program).unwrap();
     for path in [folder.path(), &program] {
         fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
     }
@@ -103,7 +105,7 @@ pub(crate) fn what_may_not_be_read_or_written_is_refused(binary: &Binary) {
 }
 
 /// An edit that cannot write, not even its undo record, leaves everything as it was.
-pub(crate) fn a_failing_write_is_no_edit(binary: &Binary) {
+pub fn a_failing_write_is_no_edit(binary: &Binary) {
     let folder = scratch();
     let image = folder.path().join("image");
     (binary.good)(&image);
@@ -111,19 +113,20 @@ pub(crate) fn a_failing_write_is_no_edit(binary: &Binary) {
     for &line in binary.editing {
         // No file may be larger than nothing, so that every write fails.
         let mut limited = Command::new("sh");
-        limited.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\"", binary.path]);
+        limited.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\"", binary.program.path()]);
         let run = run(limited.arg(&image).args(line), b"data");
         assert_refused(&run, 1);
         before.unchanged(&image, &run);
     }
 }
 
-pub(crate) fn little_memory_is_enough(binary: &Binary) {
+/// 200 MB of address space, also for a file of 1 TiB.
+pub fn little_memory_is_enough(binary: &Binary) {
     let folder = scratch();
     let image = folder.path().join("image");
     let limited = |line: Line| {
         let mut shell = Command::new("sh");
-        shell.args(["-c", "ulimit -v 200000; exec \"$0\" \"$@\"", binary.path]);
+        shell.args(["-c", "ulimit -v 200000; exec \"$0\" \"$@\"", binary.program.path()]);
         run(shell.arg(&image).args(line).env_remove("VDISK_UNDO_DIR"), b"data")
     };
     for line in binary.working() {
@@ -138,18 +141,19 @@ pub(crate) fn little_memory_is_enough(binary: &Binary) {
     }
 }
 
-pub(crate) fn reading_changes_nothing(binary: &Binary) {
+/// Neither does a dry run.
+pub fn reading_changes_nothing(binary: &Binary) {
     let folder = scratch();
     let image = folder.path().join("image");
     (binary.good)(&image);
     let before = Snapshot::of(&image);
     for &line in binary.reading {
-        let run = run(binary.command().arg(&image).args(line), b"").expect(0);
+        let run = run(binary.program.command().arg(&image).args(line), b"").expect(0);
         assert!(!run.stdout.is_empty(), "{run}");
         before.unchanged(&image, &run);
     }
     for &line in binary.editing {
-        let run = run(binary.command().arg(&image).args(line).arg("--dry-run"), b"data").expect(0);
+        let run = run(binary.program.command().arg(&image).args(line).arg("--dry-run"), b"data").expect(0);
         assert!(!run.stdout.is_empty(), "a plan: {run}");
         before.unchanged(&image, &run);
     }

@@ -9,10 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// The longest that any of our commands may take on any input.
-pub(crate) const LIMIT: Duration = Duration::from_secs(5);
+pub const LIMIT: Duration = Duration::from_secs(5);
 
 /// A command for a program that the tests need, or a panic that says how to get it.
-pub(crate) fn installed(name: &str) -> Command {
+#[must_use]
+pub fn installed(name: &str) -> Command {
     let path = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&path).any(|folder| folder.join(name).is_file());
     assert!(found, "{name} is missing; run `cargo xtask deps`");
@@ -21,38 +22,46 @@ pub(crate) fn installed(name: &str) -> Command {
 
 /// A process that has ended.
 #[derive(Debug)]
-pub(crate) struct Run {
-    pub(crate) line: String,
-    pub(crate) status: ExitStatus,
-    pub(crate) stdout: Vec<u8>,
-    pub(crate) stderr: Vec<u8>,
+pub struct Run {
+    /// The command line.
+    pub line: String,
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it wrote to standard output.
+    pub stdout: Vec<u8>,
+    /// What it wrote to standard error.
+    pub stderr: Vec<u8>,
 }
 
 impl Run {
     /// Standard output as text; bytes that are no UTF-8 are replaced.
-    pub(crate) fn out(&self) -> String {
+    #[must_use]
+    pub fn out(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
     /// Standard error as text.
-    pub(crate) fn err(&self) -> String {
+    #[must_use]
+    pub fn err(&self) -> String {
         String::from_utf8_lossy(&self.stderr).into_owned()
     }
 
     /// Panics with everything that is known unless the process exited with `code`.
     #[track_caller]
-    pub(crate) fn expect(self, code: i32) -> Run {
+    pub fn expect(self, code: i32) -> Run {
         assert_eq!(self.status.code(), Some(code), "exit status of {self}");
         self
     }
 
     /// Whether it died of a signal, or of a Rust panic or abort.
-    pub(crate) fn crashed(&self) -> bool {
+    #[must_use]
+    pub fn crashed(&self) -> bool {
         matches!(self.status.code(), None | Some(101 | 134..))
     }
 
     /// Whether our time limit ended it.
-    pub(crate) fn too_slow(&self) -> bool {
+    #[must_use]
+    pub fn too_slow(&self) -> bool {
         self.status.signal() == Some(9)
     }
 }
@@ -68,7 +77,7 @@ impl std::fmt::Display for Run {
 /// Runs `command` with `input` on its standard input. A process that is still there after
 /// `limit` is killed, which its status then shows as signal 9.
 #[track_caller]
-pub(crate) fn run_within(command: &mut Command, input: &[u8], limit: Duration) -> Run {
+pub fn run_within(command: &mut Command, input: &[u8], limit: Duration) -> Run {
     let line = format!("{command:?}");
     command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -115,6 +124,6 @@ pub(crate) fn run_within(command: &mut Command, input: &[u8], limit: Duration) -
 
 /// [`run_within`] our own limit.
 #[track_caller]
-pub(crate) fn run(command: &mut Command, input: &[u8]) -> Run {
+pub fn run(command: &mut Command, input: &[u8]) -> Run {
     run_within(command, input, LIMIT)
 }

@@ -1,8 +1,8 @@
 //! Standard output: closed early, full, a terminal, a pipe.
 
-use super::binary::{Binary, assert_orderly, assert_refused};
-use crate::support::process::{Run, installed, run};
-use crate::support::scratch::{Snapshot, scratch};
+use crate::binary::{Binary, assert_orderly, assert_refused};
+use crate::process::{Run, installed, run};
+use crate::scratch::{Snapshot, scratch};
 use serde_json::Value;
 use std::fs::File;
 use std::io::Read;
@@ -17,7 +17,8 @@ fn into(command: &mut Command, stdout: impl Into<Stdio>) -> (Option<i32>, String
     (child.wait().unwrap().code(), stderr)
 }
 
-pub(crate) fn a_reader_that_went_away_is_no_error(binary: &Binary) {
+/// A pipe that nobody reads.
+pub fn a_reader_that_went_away_is_no_error(binary: &Binary) {
     let folder = scratch();
     let image = folder.path().join("image");
     (binary.good)(&image);
@@ -27,26 +28,28 @@ pub(crate) fn a_reader_that_went_away_is_no_error(binary: &Binary) {
     for line in lines {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let (status, stderr) = into(binary.command().arg(&image).args(&line), writer);
+        let (status, stderr) = into(binary.program.command().arg(&image).args(&line), writer);
         // No status at all is a death by SIGPIPE, as quiet as the rest.
         assert!(matches!(status, None | Some(0)), "{line:?}: {status:?}");
         assert_eq!(stderr, "", "{line:?}");
     }
 }
 
-pub(crate) fn output_that_cannot_be_written_is_an_error(binary: &Binary) {
+/// A disk that is full.
+pub fn output_that_cannot_be_written_is_an_error(binary: &Binary) {
     let folder = scratch();
     let image = folder.path().join("image");
     (binary.good)(&image);
     for line in binary.reading {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let (status, stderr) = into(binary.command().arg(&image).args(*line), full);
+        let (status, stderr) = into(binary.program.command().arg(&image).args(*line), full);
         assert_eq!(status, Some(1), "{line:?} to a full disk: {stderr}");
         assert!(stderr.to_lowercase().contains("no space"), "{line:?}: {stderr}");
     }
 }
 
-pub(crate) fn json_documents_have_a_schema(binary: &Binary) {
+/// Every `--json` document is one object with a `schema` number.
+pub fn json_documents_have_a_schema(binary: &Binary) {
     let folder = scratch();
     for (name, make) in [("good", binary.good), ("hostile", binary.hostile)] {
         let image = folder.path().join(name);
@@ -56,7 +59,7 @@ pub(crate) fn json_documents_have_a_schema(binary: &Binary) {
         let editing = binary.editing.iter().map(|line| [line, &["--dry-run", "--json"][..]].concat());
         let listing = [vec!["undo", "--list", "--json"]];
         for line in reading.chain(editing).chain(listing) {
-            let run = run(binary.command().arg(&image).args(&line), b"data");
+            let run = run(binary.program.command().arg(&image).args(&line), b"data");
             if name == "hostile" && run.status.code() == Some(1) {
                 continue;
             }
@@ -86,7 +89,8 @@ fn in_a_terminal(command: &mut Command) -> Run {
     run(&mut python, b"")
 }
 
-pub(crate) fn no_colour_goes_where_none_is_wanted(binary: &Binary) {
+/// Not into pipes, and not where `NO_COLOR` is set.
+pub fn no_colour_goes_where_none_is_wanted(binary: &Binary) {
     let folder = scratch();
     let image = folder.path().join("image");
     (binary.good)(&image);
@@ -98,22 +102,23 @@ pub(crate) fn no_colour_goes_where_none_is_wanted(binary: &Binary) {
         (&image, &["--help"]),
     ];
     for (file, line) in lines {
-        let piped = run(binary.command().arg(file).args(line), b"");
-        let plain = in_a_terminal(binary.command().env("NO_COLOR", "1").arg(file).args(line));
+        let piped = run(binary.program.command().arg(file).args(line), b"");
+        let plain = in_a_terminal(binary.program.command().env("NO_COLOR", "1").arg(file).args(line));
         for run in [piped, plain] {
             assert!(!run.stdout.contains(&0x1b) && !run.stderr.contains(&0x1b), "{run}");
         }
     }
 }
 
-pub(crate) fn terminals_are_safe_from_images(binary: &Binary) {
+/// No control character of an image, or of a command line, reaches a terminal.
+pub fn terminals_are_safe_from_images(binary: &Binary) {
     let folder = scratch();
     let image = folder.path().join("image\u{1b}[31m");
     (binary.hostile)(&image);
     let mut lines: Vec<Vec<&str>> = binary.reading.iter().map(|line| line.to_vec()).collect();
     lines.extend(binary.editing.iter().map(|line| [line, &["--dry-run"][..]].concat()));
     for line in lines {
-        let run = in_a_terminal(binary.command().env("NO_COLOR", "1").arg(&image).args(&line));
+        let run = in_a_terminal(binary.program.command().env("NO_COLOR", "1").arg(&image).args(&line));
         assert_orderly(&run);
         // The terminal itself turns each line end into "\r\n".
         let text = run.out().replace("\r\n", "\n");
@@ -124,10 +129,11 @@ pub(crate) fn terminals_are_safe_from_images(binary: &Binary) {
     // What is wrong with a file is said on a terminal, too.
     let absent = folder.path().join("absent\u{1b}[31m\u{7}");
     let run =
-        in_a_terminal(binary.command().env("NO_COLOR", "1").arg(&absent).args(binary.reading[0])).expect(1);
+        in_a_terminal(binary.program.command().env("NO_COLOR", "1").arg(&absent).args(binary.reading[0]))
+            .expect(1);
     assert!(!run.stdout.contains(&0x1b) && !run.stdout.contains(&7), "{run}");
-    let run = in_a_terminal(binary.command().env("NO_COLOR", "1").arg(&image).arg("\u{1b}[31m\u{7}"));
+    let run = in_a_terminal(binary.program.command().env("NO_COLOR", "1").arg(&image).arg("\u{1b}[31m\u{7}"));
     assert_eq!(run.status.code(), Some(64), "{run}");
     assert!(!run.stdout.contains(&0x1b) && !run.stdout.contains(&7), "an unknown command: {run}");
-    assert_refused(&self::run(binary.command().arg(&absent).args(binary.reading[0]), b""), 1);
+    assert_refused(&self::run(binary.program.command().arg(&absent).args(binary.reading[0]), b""), 1);
 }

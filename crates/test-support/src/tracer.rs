@@ -1,8 +1,8 @@
 //! Our binary under strace, which kills it, lets calls fail or slows them down.
 
-use super::process::{Run, installed, run_within};
-use super::program::QCOW2;
-use super::scratch::text;
+use crate::process::{Run, installed, run_within};
+use crate::program::Program;
+use crate::scratch::text;
 use std::ffi::OsStr;
 use std::fs;
 use std::ops::RangeInclusive;
@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// The calls that change files, and opening them.
-pub(crate) const CALLS: [&str; 14] = [
+pub const CALLS: [&str; 14] = [
     "pwrite64",
     "write",
     "writev",
@@ -28,19 +28,26 @@ pub(crate) const CALLS: [&str; 14] = [
     "flock",
 ];
 
-/// `qcow2 FILE ARGS…` under strace, with `what` done to `call`; calls unknown to this machine
+/// `PROGRAM FILE ARGS…` under strace, with `what` done to `call`; calls unknown to this machine
 /// never happen.
-pub(crate) fn command<A: AsRef<OsStr>>(call: &str, what: &str, file: &Path, args: &[A]) -> Command {
+pub fn command<A: AsRef<OsStr>>(
+    program: Program,
+    call: &str,
+    what: &str,
+    file: &Path,
+    args: &[A],
+) -> Command {
     let mut strace = installed("strace");
     strace.args(["-f", "-qq", "-o", "/dev/null"]);
     strace.args(["-e", &format!("trace=?{call}"), "-e", &format!("inject=?{call}:{what}")]);
-    strace.arg("--").arg(QCOW2).arg(file).args(args).env_remove("VDISK_UNDO_DIR");
+    strace.arg("--").arg(program.path()).arg(file).args(args).env_remove("VDISK_UNDO_DIR");
     strace
 }
 
 /// What became of a command that was disturbed.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub enum Outcome {
+    /// It died of the signal, or strace did with it.
     Killed,
     /// It ended by itself, disturbed or not.
     Ended(Run),
@@ -48,14 +55,15 @@ pub(crate) enum Outcome {
 
 /// Runs to the end, with `what` done to the `nth` occurrence of `call`.
 #[track_caller]
-pub(crate) fn disturbed<A: AsRef<OsStr>>(
+pub fn disturbed<A: AsRef<OsStr>>(
+    program: Program,
     call: &str,
     what: &str,
     nth: usize,
     file: &Path,
     args: &[A],
 ) -> Outcome {
-    let mut command = command(call, &format!("{what}:when={nth}"), file, args);
+    let mut command = command(program, call, &format!("{what}:when={nth}"), file, args);
     let run = run_within(&mut command, b"", Duration::from_secs(30));
     match run.status.code() {
         // strace dies as its child does.
@@ -70,12 +78,12 @@ pub(crate) fn disturbed<A: AsRef<OsStr>>(
 /// Which occurrences of `call` the undisturbed command has, from the first that is about the
 /// image's folder on: what the loader opens before is not ours.
 #[track_caller]
-pub(crate) fn occurrences(call: &str, file: &Path, args: &[&str]) -> RangeInclusive<usize> {
+pub fn occurrences(program: Program, call: &str, file: &Path, args: &[&str]) -> RangeInclusive<usize> {
     let folder = file.parent().unwrap();
     let log = folder.with_file_name("log");
     let mut strace = installed("strace");
     strace.args(["-f", "-qq", "-y", "-s", "0", "-e", "signal=none", "-e", &format!("trace=?{call}"), "-o"]);
-    strace.arg(&log).arg("--").arg(QCOW2).arg(file).args(args).env_remove("VDISK_UNDO_DIR");
+    strace.arg(&log).arg("--").arg(program.path()).arg(file).args(args).env_remove("VDISK_UNDO_DIR");
     run_within(&mut strace, b"", Duration::from_secs(30)).expect(0);
     let log = fs::read_to_string(&log).unwrap();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains(&format!(" {call}("))).collect();

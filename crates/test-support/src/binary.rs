@@ -1,57 +1,66 @@
 //! A binary as the shared tests see it.
 
-use crate::support::process::Run;
+use crate::process::Run;
+use crate::program::Program;
 use std::path::Path;
-use std::process::Command;
 
 /// One command line without the FILE in front.
-pub(crate) type Line = &'static [&'static str];
+pub type Line = &'static [&'static str];
 
 /// A binary of the form `NAME FILE COMMAND [ARGS]`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Binary {
-    pub(crate) name: &'static str,
-    pub(crate) path: &'static str,
+pub struct Binary {
+    /// What `--version` calls it.
+    pub name: &'static str,
+    /// Where it is.
+    pub program: Program,
+    /// QEMU's name for the format of its images.
+    pub format: &'static str,
     /// Makes an image that every command line in `reading` and `editing` succeeds on.
-    pub(crate) good: fn(&Path),
+    pub good: fn(&Path),
     /// Makes an image with control characters in its texts that every line in `reading` shows.
-    pub(crate) hostile: fn(&Path),
+    pub hostile: fn(&Path),
     /// Every form of every command that only reads.
-    pub(crate) reading: &'static [Line],
+    pub reading: &'static [Line],
     /// Every command that changes the image.
-    pub(crate) editing: &'static [Line],
+    pub editing: &'static [Line],
     /// Every other command.
-    pub(crate) others: &'static [Line],
+    pub others: &'static [Line],
     /// Command lines that fail on a good image.
-    pub(crate) bad: &'static [Bad],
+    pub bad: &'static [Bad],
 }
 
 /// A command line that fails.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bad {
-    pub(crate) status: i32,
-    pub(crate) args: Line,
+pub struct Bad {
+    /// The exit status.
+    pub status: i32,
+    /// The line.
+    pub args: Line,
     /// The original's words on standard output, or `None`: ours, on standard error.
-    pub(crate) says: Option<&'static str>,
+    pub says: Option<&'static str>,
+}
+
+/// A line that fails in the original's words.
+#[must_use]
+pub const fn original(status: i32, args: Line, says: &'static str) -> Bad {
+    Bad { status, args, says: Some(says) }
+}
+
+/// A line that fails in our words.
+#[must_use]
+pub const fn ours(status: i32, args: Line) -> Bad {
+    Bad { status, args, says: None }
 }
 
 impl Binary {
-    /// Itself, with none of the caller's settings.
-    pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(self.path);
-        for setting in ["VDISK_UNDO_DIR", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "RUST_BACKTRACE"] {
-            command.env_remove(setting);
-        }
-        command
-    }
-
     /// Every command line that a good image is good for.
-    pub(crate) fn working(&self) -> impl Iterator<Item = Line> {
+    pub fn working(&self) -> impl Iterator<Item = Line> {
         self.reading.iter().chain(self.editing).copied()
     }
 
     /// Every command line that there is.
-    pub(crate) fn lines(&self) -> impl Iterator<Item = Line> {
+    pub fn lines(&self) -> impl Iterator<Item = Line> {
         self.working().chain(self.others.iter().copied())
     }
 }
@@ -59,7 +68,7 @@ impl Binary {
 /// Fails unless the process refused in good order: no crash, in time, with a reason on standard
 /// error that is neither empty nor about our source.
 #[track_caller]
-pub(crate) fn assert_refused(run: &Run, status: i32) {
+pub fn assert_refused(run: &Run, status: i32) {
     assert_eq!(run.status.code(), Some(status), "exit status of {run}");
     assert!(run.err().trim().len() > 5, "a reason on standard error: {run}");
     assert_orderly(run);
@@ -67,7 +76,7 @@ pub(crate) fn assert_refused(run: &Run, status: i32) {
 
 /// Fails where the process died, panicked or was too slow.
 #[track_caller]
-pub(crate) fn assert_orderly(run: &Run) {
+pub fn assert_orderly(run: &Run) {
     assert!(!run.too_slow(), "too slow: {run}");
     assert!(!run.crashed(), "crashed: {run}");
     for word in ["panicked", "RUST_BACKTRACE", "src/", ".rs:"] {

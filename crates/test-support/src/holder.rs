@@ -1,15 +1,15 @@
 //! Processes that have an image open or hold a lock on it, for as long as they are wanted.
 
-use crate::support::process::installed;
-use crate::support::qemu;
-use crate::support::scratch::text;
+use crate::process::installed;
+use crate::qemu;
+use crate::scratch::text;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 /// A process that holds an image until it is dropped.
 #[derive(Debug)]
-pub(super) struct Holder {
+pub struct Holder {
     child: Child,
     // Whoever waits on standard input ends with it.
     stdin: Option<ChildStdin>,
@@ -35,22 +35,25 @@ sys.stdin.read()
 
 impl Holder {
     /// A qemu-io at its prompt.
-    pub(super) fn qemu_io(image: &Path, flags: &[&str]) -> Holder {
+    #[must_use]
+    pub fn qemu_io(format: &str, image: &Path, flags: &[&str]) -> Holder {
         let mut qemu_io = qemu::program("qemu-io");
-        Holder::start(qemu_io.args(["-f", "qcow2"]).args(flags).arg(image), "qemu-io> ")
+        Holder::start(qemu_io.args(["-f", format]).args(flags).arg(image), "qemu-io> ")
     }
 
     /// A storage daemon with the image attached for writing.
-    pub(super) fn storage_daemon(image: &Path) -> Holder {
+    #[must_use]
+    pub fn storage_daemon(format: &str, image: &Path) -> Holder {
         let mut daemon = qemu::program("qemu-storage-daemon");
         daemon.arg("--blockdev").arg(format!("driver=file,node-name=file,filename={}", text(image)));
-        daemon.args(["--blockdev", "driver=qcow2,node-name=disk,file=file"]);
+        daemon.arg("--blockdev").arg(format!("driver={format},node-name=disk,file=file"));
         daemon.args(["--chardev", "stdio,id=monitor", "--monitor", "chardev=monitor"]);
         Holder::start(&mut daemon, "\"QMP\"")
     }
 
-    /// A Python that holds one of the locks in [`LOCKER`].
-    pub(super) fn python(image: &Path, kind: &str) -> Holder {
+    /// A Python that holds a lock: `ofd-write`, `posix-read`, `flock-shared`, `first-byte`, …
+    #[must_use]
+    pub fn python(image: &Path, kind: &str) -> Holder {
         Holder::start(installed("python3").args(["-c", LOCKER]).arg(image).arg(kind), "ready")
     }
 

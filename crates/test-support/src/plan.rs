@@ -1,27 +1,30 @@
 //! The plan that `--dry-run --json` prints.
 
-use super::process::Run;
-use super::program::qcow2;
+use crate::process::Run;
+use crate::program::Program;
 use serde_json::Value;
 use std::path::Path;
 
 /// One write of a plan.
 #[derive(Debug, Clone)]
-pub(crate) struct Write {
-    pub(crate) offset: usize,
-    pub(crate) old: Vec<u8>,
-    pub(crate) new: Vec<u8>,
+pub struct Write {
+    /// Where it starts.
+    pub offset: usize,
+    /// The bytes before it.
+    pub old: Vec<u8>,
+    /// The bytes after it.
+    pub new: Vec<u8>,
 }
 
 /// Asks for the plan of an edit, which has to be possible.
 #[track_caller]
-pub(crate) fn of(file: &Path, args: &[&str]) -> Vec<Write> {
-    parse(&qcow2(file, &[args, &["--dry-run", "--json"]].concat()).expect(0))
+pub fn of(program: Program, file: &Path, args: &[&str]) -> Vec<Write> {
+    parse(&program.run(file, &[args, &["--dry-run", "--json"]].concat()).expect(0))
 }
 
 /// Reads the plan that a dry run has printed.
 #[track_caller]
-pub(crate) fn parse(run: &Run) -> Vec<Write> {
+pub fn parse(run: &Run) -> Vec<Write> {
     let document: Value = serde_json::from_slice(&run.stdout).unwrap_or_else(|e| panic!("{e}: {run}"));
     assert_eq!(document["schema"], 1, "{run}");
     document["writes"].as_array().unwrap_or_else(|| panic!("no writes: {run}")).iter().map(write).collect()
@@ -43,7 +46,7 @@ fn bytes(hex: &str) -> Vec<u8> {
 
 /// The image after the plan; panics where the plan's old bytes are not the image's.
 #[track_caller]
-pub(crate) fn applied(image: &[u8], writes: &[Write]) -> Vec<u8> {
+pub fn applied(image: &[u8], writes: &[Write]) -> Vec<u8> {
     let mut after = image.to_vec();
     for write in writes {
         let end = write.offset + write.new.len();
