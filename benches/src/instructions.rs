@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
-use crate::rows::Row;
+use crate::row::Row;
 
 /// What counts them here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +41,11 @@ impl Counter {
 
     /// The instructions of one run.
     pub(crate) fn count(self, row: &Row) -> io::Result<Option<u64>> {
-        if self == Self::Nothing || (self == Self::Valgrind && !row.is_ours()) {
+        if self == Self::Nothing || (self == Self::Valgrind && !row.is_ours) {
             return Ok(None);
         }
-        let output = row.command(self.prefix()).output()?;
+        let prefix: Vec<_> = self.prefix().iter().map(Into::into).collect();
+        let output = row.command(&prefix).output()?;
         // Valgrind's own address space has no room for a map of 1 TiB.
         let counted = output.status.success().then(|| parse(&String::from_utf8_lossy(&output.stderr)));
         Ok(counted.flatten())

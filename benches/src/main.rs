@@ -10,7 +10,11 @@
 mod images;
 mod instructions;
 mod measure;
-mod rows;
+mod programs;
+mod qcow2;
+mod qed;
+mod row;
+mod suite;
 mod table;
 
 use std::error::Error;
@@ -21,12 +25,14 @@ use clap::Parser;
 
 use instructions::Counter;
 use measure::Measured;
-use rows::{Programs, Row};
+use programs::Programs;
+use row::Row;
+use suite::SUITES;
 
 /// Measure the release binaries as whole processes, beside QEMU's.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The folder with `qcow2` and `empty-process`
+    /// The folder with `qcow2`, `qed` and this package's own programs
     #[arg(long, value_name = "DIR", default_value = "target/release")]
     bin_dir: PathBuf,
 
@@ -68,20 +74,24 @@ fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
     let dir = tempfile::Builder::new().prefix("vdisk-benches-").tempdir_in(&parent)?;
     let counter = Counter::detect(&programs.empty);
     println!("Medians of {} runs, images in {}. {counter}", args.runs, parent.display());
+    let peak = args.bin_dir.join(format!("peak{}", std::env::consts::EXE_SUFFIX));
     let mut right = true;
     let mut goals = Vec::new();
-    for image in images::all().into_iter().filter(|image| image.name.contains(&args.image)) {
-        let image = image.write(dir.path())?;
-        let rows = rows::rows(&programs, &image.path);
-        let measured = measure::measure(&rows, &image, args.runs, counter)?;
-        println!("\n### {}\n\n{}", image.name, table::table(&rows, &measured));
-        right &= answers_agree(&rows, &measured);
-        goals.extend(goal(&rows, &measured).map(|ratio| (image.name, ratio)));
+    for suite in &SUITES {
+        for image in (suite.images)().into_iter().filter(|image| image.name.contains(&args.image)) {
+            let image = image.write(dir.path())?;
+            let rows = (suite.rows)(&programs, &image.path);
+            let measured = measure::measure(&rows, &image, args.runs, counter, &peak)?;
+            println!("\n### {}\n\n{}", image.name, table::table(&rows, &measured));
+            right &= answers_agree(&rows, &measured);
+            goals.extend((suite.goals)(&rows, &measured).into_iter().map(|goal| (image.name, goal)));
+            std::fs::remove_file(&image.path)?;
+        }
     }
     println!();
-    for (image, ratio) in goals {
-        let verdict = if ratio <= 2.0 { "met" } else { "MISSED" };
-        println!("Goal: dump-header within 2× of an empty process, {image}: {ratio:.2}×, {verdict}");
+    for (image, goal) in goals {
+        let verdict = if goal.met { "met" } else { "MISSED" };
+        println!("Goal: {}, {image}: {}, {verdict}", goal.what, goal.figure);
     }
     Ok(right)
 }
@@ -93,17 +103,10 @@ fn answers_agree(rows: &[Row], measured: &[Measured]) -> bool {
     for (row, result) in rows.iter().zip(measured) {
         let peer = row.answers_like.and_then(|label| table::find(rows, measured, label));
         let differs = peer.is_some_and(|peer| !peer.failed && peer.answer != result.answer);
-        if result.unsteady || differs || (result.failed && row.is_ours()) {
+        if result.unsteady || differs || (result.failed && row.is_ours) {
             println!("\nWRONG ANSWER: {}", row.label);
             agree = false;
         }
     }
     agree
-}
-
-/// `dump-header` in units of the empty process.
-fn goal(rows: &[Row], measured: &[Measured]) -> Option<f64> {
-    let ours = table::find(rows, measured, rows::DUMP_HEADER)?;
-    let empty = table::find(rows, measured, rows::EMPTY)?;
-    Some(ours.median.as_secs_f64() / empty.median.as_secs_f64())
 }

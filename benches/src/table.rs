@@ -1,7 +1,8 @@
 //! The table: Markdown, so that it can be pasted.
 
 use crate::measure::Measured;
-use crate::rows::{EMPTY, Row};
+use crate::row::Row;
+use crate::suite::EMPTY;
 
 /// The result of the row called `label`.
 pub(crate) fn find<'m>(rows: &[Row], measured: &'m [Measured], label: &str) -> Option<&'m Measured> {
@@ -11,7 +12,7 @@ pub(crate) fn find<'m>(rows: &[Row], measured: &'m [Measured], label: &str) -> O
 /// All rows, the ones that we lose included.
 pub(crate) fn table(rows: &[Row], measured: &[Measured]) -> String {
     let mut out = String::from(
-        "| command | ms | × empty | × qcow2.py | instructions | answer |\n|---|--:|--:|--:|--:|---|\n",
+        "| command | ms | × empty | × peer | peak MiB | instructions | answer |\n|---|--:|--:|--:|--:|--:|---|\n",
     );
     let empty = find(rows, measured, EMPTY);
     for (row, result) in rows.iter().zip(measured) {
@@ -21,11 +22,12 @@ pub(crate) fn table(rows: &[Row], measured: &[Measured]) -> String {
         };
         let peer = row.peer.and_then(|label| find(rows, measured, label)).filter(|peer| !peer.failed);
         out.push_str(&format!(
-            "| {} | {:.3} | {} | {} | {} | {} |\n",
+            "| {} | {:.3} | {} | {} | {} | {} | {} |\n",
             row.label,
             1e3 * result.median.as_secs_f64(),
             ratio(empty, 2),
             ratio(peer, 3),
+            result.peak_kib.map_or_else(|| "–".to_owned(), |kib| format!("{:.1}", kib as f64 / 1024.0)),
             result.instructions.map_or_else(|| "–".to_owned(), grouped),
             result.answer.replace('|', "\\|"),
         ));
