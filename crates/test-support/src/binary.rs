@@ -26,6 +26,8 @@ pub struct Binary {
     pub editing: &'static [Line],
     /// Every other command.
     pub others: &'static [Line],
+    /// Commands whose exit statuses are not 0, 1, 64 and 70, with those that their help explains.
+    pub statuses: &'static [(&'static str, &'static [&'static str])],
     /// Command lines that fail on a good image.
     pub bad: &'static [Bad],
 }
@@ -41,6 +43,9 @@ pub struct Bad {
     pub says: Option<&'static str>,
 }
 
+/// The exit statuses of most commands.
+pub const STATUSES: &[&str] = &["0", "1", "64", "70"];
+
 /// A line that fails in the original's words.
 #[must_use]
 pub const fn original(status: i32, args: Line, says: &'static str) -> Bad {
@@ -54,6 +59,13 @@ pub const fn ours(status: i32, args: Line) -> Bad {
 }
 
 impl Binary {
+    /// The exit statuses that the help of `command` explains.
+    #[must_use]
+    pub fn statuses_of(&self, command: &str) -> &'static [&'static str] {
+        let own = self.statuses.iter().find(|(name, _)| *name == command);
+        own.map_or(STATUSES, |(_, statuses)| statuses)
+    }
+
     /// Every command line that a good image is good for.
     pub fn working(&self) -> impl Iterator<Item = Line> {
         self.reading.iter().chain(self.editing).copied()

@@ -1,6 +1,6 @@
 //! What the tests of the binaries share: processes, scratch folders, QEMU's programs, and the checks that every binary
 //! of the form `NAME FILE COMMAND [ARGS]` has to pass. A binary's tests describe it as a [`Binary`](binary::Binary) and
-//! make tests of the checks with [`conformance!`], [`crash!`] and [`locks!`].
+//! make tests of the checks with [`conformance!`], [`crash!`], [`interrupted!`] and [`locks!`].
 //!
 //! Nothing is skipped when a program is missing: the test fails and names the chore that installs it. Whatever is random
 //! prints its seed; `VDISK_SEED` replays it.
@@ -19,6 +19,7 @@ pub mod crash;
 pub mod dist;
 pub mod documents;
 pub mod holder;
+pub mod interrupted;
 pub mod locks;
 pub mod plan;
 pub mod process;

@@ -30,6 +30,7 @@ pub(crate) const BINARY: Binary = Binary {
         &["clear-feature-bit", "compatible", "0"],
     ],
     others: &[&["undo"], &["apply", "/nonexistent/plan"]],
+    statuses: &[],
     bad: &[
         original(64, &["set-header", "size", "five"], "'five' is not a valid number\n"),
         original(64, &["set-header", "size", "010"], "'010' is not a valid number\n"),

@@ -55,7 +55,7 @@ pub fn json_documents_have_a_schema(binary: &Binary) {
         let image = folder.path().join(name);
         make(&image);
         let before = Snapshot::of(&image);
-        let reading = binary.reading.iter().map(|line| vec![line[0], "--json"]);
+        let reading = binary.reading.iter().map(|line| [line, &["--json"][..]].concat());
         let editing = binary.editing.iter().map(|line| [line, &["--dry-run", "--json"][..]].concat());
         let listing = [vec!["undo", "--list", "--json"]];
         for line in reading.chain(editing).chain(listing) {
