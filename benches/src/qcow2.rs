@@ -25,10 +25,10 @@ pub(crate) fn images() -> Vec<Wanted> {
         image.bitmap(Bitmap::new(format!("bitmap-{index}")).dirty(0..GIB))
     });
     vec![
-        Wanted::qcow2( "plain, 10 GiB, 64 KiB clusters", plain),
-        Wanted::qcow2( "200 bitmaps, 10 GiB", bitmaps),
-        Wanted::qcow2( "1 TiB, empty", Qcow2::new(1024 * GIB)),
-        Wanted::qcow2( "1 TiB, fully allocated", Qcow2::new(1024 * GIB).allocate(0..1024 * GIB)),
+        Wanted::qcow2("plain, 10 GiB, 64 KiB clusters", plain),
+        Wanted::qcow2("200 bitmaps, 10 GiB", bitmaps),
+        Wanted::qcow2("1 TiB, empty", Qcow2::new(1024 * GIB)),
+        Wanted::qcow2("1 TiB, fully allocated", Qcow2::new(1024 * GIB).allocate(0..1024 * GIB)),
     ]
 }
 

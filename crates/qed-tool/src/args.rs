@@ -261,3 +261,65 @@ pub struct CorruptArgs {
     #[command(flatten)]
     pub plan: PlanArgs,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use clap::CommandFactory;
+    use tool_support::argv::normalized;
+
+    use super::*;
+
+    fn parse(line: &[&str]) -> Result<Cli, clap::Error> {
+        let argv = [&["qed"], line].concat().into_iter().map(OsString::from).collect();
+        Cli::try_parse_from(normalized(argv, &COMMANDS))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+        let command = Cli::command();
+        let names: Vec<&str> =
+            command.get_subcommands().flat_map(clap::Command::get_name_and_visible_aliases).collect();
+        let aliases = command.get_subcommands().flat_map(clap::Command::get_all_aliases);
+        let mut names: Vec<&str> = names.into_iter().chain(aliases).collect();
+        let mut known = COMMANDS.to_vec();
+        (names.sort_unstable(), known.sort_unstable());
+        assert_eq!(names, known);
+    }
+
+    #[test]
+    fn originals_and_hyphenated_names_are_one() {
+        for (old, new, args) in [
+            ("need_check", "need-check", &[][..]),
+            ("zerocluster", "zero-cluster", &["0"]),
+            ("copy_metadata", "copy-metadata", &["out"]),
+        ] {
+            let command = |name| {
+                let line = [&["f", name], args].concat();
+                std::mem::discriminant(&parse(&line).unwrap().command)
+            };
+            assert_eq!(command(old), command(new));
+        }
+    }
+
+    #[test]
+    fn j_is_taken_anywhere() {
+        for line in [
+            &["-j", "f", "show", "l1"][..],
+            &["f", "-j", "show", "l1"],
+            &["f", "show", "-j", "l1"],
+            &["f", "show", "l1", "-j"],
+        ] {
+            assert!(parse(line).unwrap().j, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn an_l2_table_has_to_be_named() {
+        assert!(parse(&["f", "show", "l2"]).is_err());
+        assert!(parse(&["f", "show", "l2", "0"]).is_ok());
+        assert!(parse(&["f", "show"]).is_ok());
+    }
+}

@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::run::Run;
 
 /// The crates that have a binary for users: each has an example `dist`.
-pub(crate) const TOOLS: [&str; 1] = ["qcow2-tool"];
+pub(crate) const TOOLS: [&str; 2] = ["qcow2-tool", "qed-tool"];
 
 /// The top of the checkout.
 pub(crate) fn root() -> PathBuf {

@@ -15,7 +15,7 @@ use crate::original::spec_name;
 /// What the shared commands need to know of qcow2.
 const FORMAT: Format = Format { fingerprint: qcow2::fingerprint, check };
 
-fn check(image: View<'_>) -> Report {
+fn check(image: &View<'_>) -> Report {
     qcow2::Header::parse(image.bytes()).map(|header| qcow2::check::header(&header)).unwrap_or_default()
 }
 

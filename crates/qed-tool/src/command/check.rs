@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use tool_support::image::{OpenArgs, with_progress};
-use tool_support::{Out, Outcome};
+use tool_support::{Failure, Out, Outcome};
 use vdisk_format::check::{Check, Verdict};
 use vdisk_format::qed;
 
@@ -19,14 +19,22 @@ pub(super) fn run(path: &Path, open: OpenArgs, json: bool, force: bool) -> Outco
     let image = open.read(path)?;
     expect_qed(path, image.bytes(), force)?;
     let check = with_progress("checking", &image, |view| qed::check::check(view))?;
+    match print(path, json, &check) {
+        // Whoever reads the first lines only wants the verdict all the same.
+        Err(Failure::BrokenPipe) => {}
+        printed => printed?,
+    }
+    Ok(ExitCode::from(status(check.verdict())))
+}
+
+fn print(path: &Path, json: bool, check: &Check) -> Outcome {
     let mut out = Out::stdout();
     if json {
-        out.json(&CheckDocument::new(path, &check))?;
+        out.json(&CheckDocument::new(path, check))?;
     } else {
-        text(&mut out, path, &check)?;
+        text(&mut out, path, check)?;
     }
-    out.finish()?;
-    Ok(ExitCode::from(status(check.verdict())))
+    Ok(out.finish()?)
 }
 
 /// The exit status of `qemu-img check`.

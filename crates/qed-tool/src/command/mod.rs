@@ -27,7 +27,7 @@ use crate::args::{Cli, Command, What};
 /// What the shared commands need to know of QED.
 const FORMAT: Format = Format { fingerprint: qed::fingerprint, check: report };
 
-fn report(image: View<'_>) -> Report {
+fn report(image: &View<'_>) -> Report {
     checks::check(image).map(|check| check.report).unwrap_or_default()
 }
 

@@ -29,7 +29,7 @@ pub struct Format {
     /// The digest that undo records keep.
     pub fingerprint: Fingerprint,
     /// The findings that a plan's preview is compared by.
-    pub check: fn(View<'_>) -> Report,
+    pub check: fn(&View<'_>) -> Report,
 }
 
 /// Most findings that are told without being asked for.

@@ -33,9 +33,9 @@ pub(super) struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     pub(super) fn new(format: Format, path: &Path, image: &Image, plan: &'a Plan) -> Outcome<Self> {
-        let before = (format.check)(image.into());
+        let before = (format.check)(&image.into());
         let after = match image.preview(plan) {
-            Ok(preview) => (format.check)((&preview).into()),
+            Ok(preview) => (format.check)(&(&preview).into()),
             // The plan is carried out already, wholly or in part: there is nothing to compare.
             Err(error) if error.reason() == Some(Reason::Stale) => before.clone(),
             Err(error) => return Err(error.into()),
