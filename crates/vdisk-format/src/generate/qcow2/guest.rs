@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::GenerateError;
 use super::geometry::Geometry;
+use crate::generate::GenerateError;
 
 /// One call that describes contents of the guest's disk. Ranges are in bytes.
 #[derive(Debug, Clone)]

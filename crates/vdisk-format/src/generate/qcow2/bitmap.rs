@@ -3,11 +3,11 @@
 use std::io::{self, Seek, Write};
 use std::ops::Range;
 
-use super::GenerateError;
 use super::geometry::Geometry;
 use super::guest::within;
 use super::layout::{Allocator, Span};
-use super::sink::Sink;
+use crate::generate::GenerateError;
+use crate::generate::sink::Sink;
 
 /// A dirty tracking bitmap.
 ///

@@ -5,8 +5,9 @@ use std::io::{self, Seek, Write};
 use super::geometry::Geometry;
 use super::guest::Extent;
 use super::layout::{L2Table, Layout};
-use super::sink::Sink;
-use super::{GenerateError, Qcow2, header};
+use super::{Qcow2, header};
+use crate::generate::GenerateError;
+use crate::generate::sink::Sink;
 
 /// L1 and L2 entries: the reference count is exactly one, so a write needs no copy.
 const COPIED: u64 = 1 << 63;

@@ -7,7 +7,8 @@ use super::geometry::Geometry;
 use super::guest::{Contents, Extent};
 use super::refcounts::{self, Refcounts};
 use super::validate::{self, narrow};
-use super::{Bitmap, GenerateError, Qcow2, Snapshot};
+use super::{Bitmap, Qcow2, Snapshot};
+use crate::generate::GenerateError;
 
 /// Host offsets have 56 bits.
 const HOST_OFFSET_BITS: u32 = 56;
