@@ -98,12 +98,13 @@ pub enum GenerateError {
         /// The width of a reference count, in bits.
         bits: u32,
     },
-    /// The image file, or the external data file, would reach beyond the 56 bits of a host cluster
-    /// offset.
-    #[error("the file would have {clusters} clusters, beyond the host offsets of 56 bits")]
+    /// The image file, or the external data file, would reach beyond the host offsets.
+    #[error("the file would have {clusters} clusters, beyond the host offsets of {bits} bits")]
     FileTooLarge {
         /// The clusters that the file would have.
         clusters: u64,
+        /// The width of a host offset, in bits: 56 in qcow2.
+        bits: u32,
     },
     /// The image does not fit in memory: write it to a file.
     #[error("an image of {bytes} bytes does not fit in memory: use write_to")]

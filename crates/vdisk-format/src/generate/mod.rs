@@ -42,20 +42,9 @@
 //! (an L1 table of 32 MiB, a refcount table of 8 MiB, a bitmap name of 1023 bytes, …) are not
 //! enforced: a shape beyond them is valid but QEMU will not open it.
 
-mod bitmap;
-mod builder;
 mod error;
-mod geometry;
-mod guest;
-mod header;
-mod layout;
-mod refcounts;
+mod qcow2;
 mod sink;
-mod snapshot;
-mod validate;
-mod write;
 
-pub use bitmap::Bitmap;
-pub use builder::Qcow2;
 pub use error::GenerateError;
-pub use snapshot::Snapshot;
+pub use qcow2::{Bitmap, Qcow2, Snapshot};

@@ -9,7 +9,7 @@ const ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
 /// Neighbouring writes are put together up to this many bytes.
 const BATCH: usize = 1 << 20;
 
-/// Writes pieces at ascending or descending offsets, leaving holes where there are only zeros.
+/// Writes pieces that do not overlap, at offsets in any order, leaving holes where there are only zeros.
 pub(super) struct Sink<'a, W> {
     out: &'a mut W,
     /// Where the writer stands, if that is known.
@@ -38,11 +38,6 @@ impl<'a, W: Write + Seek> Sink<'a, W> {
             bytes = rest;
         }
         Ok(())
-    }
-
-    /// Writes one big-endian table entry at the offset `at`.
-    pub(super) fn put_entry(&mut self, at: u64, entry: u64) -> io::Result<()> {
-        self.put(at, &entry.to_be_bytes())
     }
 
     /// Writes what is left, and makes the file `length` bytes long. Returns that length.
@@ -112,9 +107,9 @@ mod tests {
         let mut bytes = vec![0; 3 * 4096];
         bytes[4096] = 7;
         sink.put(8192, &bytes).unwrap();
-        sink.put_entry(16384, 1).unwrap();
-        sink.put_entry(16392, 0).unwrap();
-        sink.put_entry(16400, 2).unwrap();
+        sink.put(16384, &1_u64.to_be_bytes()).unwrap();
+        sink.put(16392, &[0; 8]).unwrap();
+        sink.put(16400, &2_u64.to_be_bytes()).unwrap();
         assert_eq!(sink.finish(1 << 16).unwrap(), 1 << 16);
         assert_eq!(log.1, [(12288, 4096 + 8), (16400, 8), (65535, 1)]);
         let image = log.0.into_inner();

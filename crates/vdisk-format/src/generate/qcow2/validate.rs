@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use super::geometry::Geometry;
 use super::guest::Operation;
 use super::header;
-use super::{Bitmap, GenerateError, Qcow2, Snapshot};
+use super::{Bitmap, Qcow2, Snapshot};
+use crate::generate::GenerateError;
 
 /// A backing file name has at most this many bytes.
 const BACKING_FILE_SIZE_MAX: u64 = 1023;

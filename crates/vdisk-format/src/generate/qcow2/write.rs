@@ -5,8 +5,9 @@ use std::io::{self, Seek, Write};
 use super::geometry::Geometry;
 use super::guest::Extent;
 use super::layout::{L2Table, Layout};
-use super::sink::Sink;
-use super::{GenerateError, Qcow2, header};
+use super::{Qcow2, header};
+use crate::generate::GenerateError;
+use crate::generate::sink::Sink;
 
 /// L1 and L2 entries: the reference count is exactly one, so a write needs no copy.
 const COPIED: u64 = 1 << 63;
@@ -62,8 +63,8 @@ fn refcounts<W: Write + Seek>(layout: &Layout<'_>, sink: &mut Sink<'_, W>) -> io
     let g = &layout.geometry;
     let (table, blocks) = (layout.refcount_table, layout.refcount_blocks);
     for index in 0..blocks.count {
-        let entry = (blocks.first + index) << g.cluster_bits;
-        sink.put_entry(table.offset(g) + index * 8, entry)?;
+        let entry = ((blocks.first + index) << g.cluster_bits).to_be_bytes();
+        sink.put(table.offset(g) + index * 8, &entry)?;
     }
     let mut buffer = vec![0; g.cluster_len()];
     for index in 0..blocks.count {
@@ -82,7 +83,7 @@ fn l1_table<W: Write + Seek>(
 ) -> io::Result<()> {
     for L2Table { l1_index, host, .. } in &layout.l2_tables {
         let entry = (host << layout.geometry.cluster_bits) | copied;
-        sink.put_entry(at + l1_index * 8, entry)?;
+        sink.put(at + l1_index * 8, &entry.to_be_bytes())?;
     }
     Ok(())
 }

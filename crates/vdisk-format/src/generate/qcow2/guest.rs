@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::GenerateError;
-use super::geometry::Geometry;
+use crate::generate::GenerateError;
 
 /// One call that describes contents of the guest's disk. Ranges are in bytes.
 #[derive(Debug, Clone)]
@@ -22,6 +21,17 @@ impl Operation {
     pub(super) fn is_zero(&self) -> bool {
         matches!(self, Operation::Zero { .. })
     }
+}
+
+/// How finely a format describes the guest's disk.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grain {
+    /// Virtual disk size in bytes.
+    pub(super) disk_size: u64,
+    /// The size in bytes of what an L2 entry can describe on its own: a cluster or a subcluster.
+    pub(super) size: u64,
+    /// How many of these a cluster has: 1 or 32.
+    pub(super) per_cluster: u64,
 }
 
 /// What a range of the guest's disk holds.
@@ -62,7 +72,7 @@ pub(super) struct Extent {
 
 impl<'a> Contents<'a> {
     /// Replays the operations, of which the later win.
-    pub(super) fn paint(operations: &'a [Operation], g: &Geometry) -> Result<Self, GenerateError> {
+    pub(super) fn paint(operations: &'a [Operation], grain: Grain) -> Result<Self, GenerateError> {
         let mut contents = Contents { pieces: BTreeMap::new() };
         for operation in operations {
             let (range, content) = match operation {
@@ -72,8 +82,8 @@ impl<'a> Contents<'a> {
                 }
                 Operation::Allocate(range) => (range.clone(), Content::Allocated),
                 Operation::Zero { range, preallocated } => {
-                    let alignment = g.subcluster_size();
-                    let end_aligned = range.end.is_multiple_of(alignment) || range.end == g.size;
+                    let alignment = grain.size;
+                    let end_aligned = range.end.is_multiple_of(alignment) || range.end == grain.disk_size;
                     if !range.start.is_multiple_of(alignment) || !end_aligned {
                         let Range { start, end } = *range;
                         return Err(GenerateError::Unaligned { start, end, alignment });
@@ -81,7 +91,7 @@ impl<'a> Contents<'a> {
                     (range.clone(), Content::Zero { preallocated: *preallocated })
                 }
             };
-            within(&range, g.size, "guest contents")?;
+            within(&range, grain.disk_size, "guest contents")?;
             contents.put(range, content);
         }
         Ok(contents)
@@ -128,14 +138,14 @@ impl<'a> Contents<'a> {
     }
 
     /// The clusters that an L2 entry describes, ascending.
-    pub(super) fn extents(&self, g: &Geometry) -> Vec<Extent> {
-        let size = g.subcluster_size();
-        let mut extents = Extents { subclusters: g.subclusters(), list: Vec::new() };
+    pub(super) fn extents(&self, grain: Grain) -> Vec<Extent> {
+        let Grain { disk_size, size, per_cluster } = grain;
+        let mut extents = Extents { subclusters: per_cluster, list: Vec::new() };
         let mut done = 0;
         for (&start, piece) in &self.pieces {
             // Data takes the subclusters that it touches; zeros have those that are left.
             let (first, end) = match piece.content {
-                Content::Zero { .. } if piece.end != g.size => (start.div_ceil(size), piece.end / size),
+                Content::Zero { .. } if piece.end != disk_size => (start.div_ceil(size), piece.end / size),
                 Content::Zero { .. } => (start.div_ceil(size), piece.end.div_ceil(size)),
                 _ => (start / size, piece.end.div_ceil(size)),
             };
@@ -199,13 +209,12 @@ pub(super) fn within(range: &Range<u64>, size: u64, what: &'static str) -> Resul
 mod tests {
     use super::*;
 
-    const PLAIN: Geometry = Geometry { size: 1000, cluster_bits: 9, refcount_order: 4, extended_l2: false };
-    const EXTENDED: Geometry =
-        Geometry { size: 65000, cluster_bits: 14, refcount_order: 4, extended_l2: true };
+    const PLAIN: Grain = Grain { disk_size: 1000, size: 512, per_cluster: 1 };
+    const EXTENDED: Grain = Grain { disk_size: 65000, size: 512, per_cluster: 32 };
 
-    fn states(operations: &[Operation], g: &Geometry) -> Vec<(u64, u64, u64, bool)> {
-        let contents = Contents::paint(operations, g).unwrap();
-        let extents = contents.extents(g);
+    fn states(operations: &[Operation], grain: Grain) -> Vec<(u64, u64, u64, bool)> {
+        let contents = Contents::paint(operations, grain).unwrap();
+        let extents = contents.extents(grain);
         extents.iter().map(|e| (e.first, e.count, e.subclusters, e.allocated)).collect()
     }
 
@@ -217,7 +226,7 @@ mod tests {
             Operation::Data { offset: 100, bytes: vec![2; 10] },
             Operation::Data { offset: 105, bytes: vec![3; 1] },
         ];
-        let contents = Contents::paint(&operations, &PLAIN).unwrap();
+        let contents = Contents::paint(&operations, PLAIN).unwrap();
         let data: Vec<_> = contents.data(0..1000).collect();
         assert_eq!(
             data,
@@ -230,19 +239,19 @@ mod tests {
         );
         let data: Vec<_> = contents.data(103..513).map(|(at, b)| (at, b.len())).collect();
         assert_eq!(data, [(103, 2), (105, 1), (106, 4), (512, 1)]);
-        assert_eq!(states(&operations, &PLAIN), [(0, 1, 1, true), (1, 1, 1, true)]);
+        assert_eq!(states(&operations, PLAIN), [(0, 1, 1, true), (1, 1, 1, true)]);
     }
 
     #[test]
     fn zeros_end_with_the_disk() {
         let zero = |range| Operation::Zero { range, preallocated: false };
-        assert_eq!(states(&[zero(512..1000)], &PLAIN), [(1, 1, 1 << 32, false)]);
+        assert_eq!(states(&[zero(512..1000)], PLAIN), [(1, 1, 1 << 32, false)]);
         for range in [1..1000, 0..513, 0..999] {
-            let error = Contents::paint(&[zero(range)], &PLAIN).unwrap_err();
+            let error = Contents::paint(&[zero(range)], PLAIN).unwrap_err();
             assert!(matches!(error, GenerateError::Unaligned { alignment: 512, .. }));
         }
         for range in [Range { start: 512, end: 0 }, 512..1024] {
-            let error = Contents::paint(&[zero(range)], &PLAIN).unwrap_err();
+            let error = Contents::paint(&[zero(range)], PLAIN).unwrap_err();
             assert!(matches!(error, GenerateError::OutOfRange { size: 1000, .. }));
         }
     }
@@ -256,7 +265,7 @@ mod tests {
             Operation::Zero { range: 49152..65000, preallocated: true },
         ];
         assert_eq!(
-            states(&operations, &EXTENDED),
+            states(&operations, EXTENDED),
             [
                 (0, 1, 0xffff_fffc_0000_0003, true),
                 (1, 1, 1 << 32, false),

@@ -3,11 +3,11 @@
 use std::io::{self, Seek, Write};
 use std::ops::Range;
 
-use super::GenerateError;
 use super::geometry::Geometry;
 use super::guest::within;
 use super::layout::{Allocator, Span};
-use super::sink::Sink;
+use crate::generate::GenerateError;
+use crate::generate::sink::Sink;
 
 /// A dirty tracking bitmap.
 ///
@@ -225,9 +225,9 @@ impl BitmapPlan {
         }
         for run in &self.runs {
             // Offset 0 and bit 0: reads as all ones.
-            let entry = run.host.map_or(1, |host| host << g.cluster_bits);
+            let entry = run.host.map_or(1, |host| host << g.cluster_bits).to_be_bytes();
             for index in run.first..run.first + run.count {
-                sink.put_entry(self.table.offset(g) + index * 8, entry)?;
+                sink.put(self.table.offset(g) + index * 8, &entry)?;
             }
         }
         Ok(())

@@ -7,7 +7,8 @@ use super::geometry::Geometry;
 use super::guest::{Contents, Extent};
 use super::refcounts::{self, Refcounts};
 use super::validate::{self, narrow};
-use super::{Bitmap, GenerateError, Qcow2, Snapshot};
+use super::{Bitmap, Qcow2, Snapshot};
+use crate::generate::GenerateError;
 
 /// Host offsets have 56 bits.
 const HOST_OFFSET_BITS: u32 = 56;
@@ -87,9 +88,9 @@ impl<'a> Layout<'a> {
     pub(super) fn plan(wanted: &'a Qcow2) -> Result<Self, GenerateError> {
         let g = validate::geometry(wanted)?;
         let l1_size = narrow("the L1 table", g.l1_size())?;
-        let contents = Contents::paint(&wanted.contents, &g)?;
-        let extents = split_at_tables(contents.extents(&g), &g);
-        let l2_tables = l2_tables(&extents, &g);
+        let contents = Contents::paint(&wanted.contents, g.grain())?;
+        let extents = split_at_tables(contents.extents(g.grain()), g.l2_entries());
+        let l2_tables = l2_tables(&extents, g.l2_entries());
         let bitmaps = wanted.bitmaps.iter().map(|bitmap| BitmapPlan::new(bitmap, &g));
         let mut layout = Layout {
             geometry: g,
@@ -145,7 +146,7 @@ impl<'a> Layout<'a> {
         let data_file_clusters = data_file_end.map_or(0, |extent| extent.first + extent.count);
         let largest = clusters.max(data_file_clusters);
         if largest > 1 << (HOST_OFFSET_BITS - g.cluster_bits) {
-            return Err(GenerateError::FileTooLarge { clusters: largest });
+            return Err(GenerateError::FileTooLarge { clusters: largest, bits: HOST_OFFSET_BITS });
         }
 
         // Where it is.
@@ -187,13 +188,13 @@ fn allocated(extents: &[Extent]) -> u64 {
     extents.iter().filter(|extent| extent.allocated).map(|extent| extent.count).sum()
 }
 
-/// Splits the extents that reach over the end of an L2 table.
-fn split_at_tables(extents: Vec<Extent>, g: &Geometry) -> Vec<Extent> {
+/// Splits the extents that reach over the end of an L2 table of `l2_entries` entries.
+fn split_at_tables(extents: Vec<Extent>, l2_entries: u64) -> Vec<Extent> {
     let mut parts = Vec::with_capacity(extents.len());
     for extent in extents {
         let (mut first, end) = (extent.first, extent.first + extent.count);
         while first < end {
-            let count = (end - first).min(g.l2_entries() - first % g.l2_entries());
+            let count = (end - first).min(l2_entries - first % l2_entries);
             parts.push(Extent { first, count, ..extent });
             first += count;
         }
@@ -201,11 +202,11 @@ fn split_at_tables(extents: Vec<Extent>, g: &Geometry) -> Vec<Extent> {
     parts
 }
 
-/// The L2 tables that describe the extents. They have no place yet.
-fn l2_tables(extents: &[Extent], g: &Geometry) -> Vec<L2Table> {
+/// The L2 tables of `l2_entries` entries that describe the extents, ascending. They have no place yet.
+fn l2_tables(extents: &[Extent], l2_entries: u64) -> Vec<L2Table> {
     let mut tables: Vec<L2Table> = Vec::new();
     for (index, extent) in extents.iter().enumerate() {
-        let l1_index = extent.first / g.l2_entries();
+        let l1_index = extent.first / l2_entries;
         match tables.last_mut() {
             Some(table) if table.l1_index == l1_index => table.extents.end = index + 1,
             _ => tables.push(L2Table { l1_index, host: 0, extents: index..index + 1 }),

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use super::guest::Operation;
 use super::layout::Layout;
-use super::{Bitmap, GenerateError, Snapshot, write};
+use super::{Bitmap, Snapshot, write};
+use crate::generate::GenerateError;
 
 /// Describes a qcow2 image, and writes it.
 ///

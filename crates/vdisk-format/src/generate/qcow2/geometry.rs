@@ -1,5 +1,7 @@
 //! The sizes that follow from `cluster_bits`, `refcount_order` and the L2 entry format.
 
+use super::guest::Grain;
+
 /// The shape of the tables of an image. All fields are within their valid ranges.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Geometry {
@@ -39,9 +41,10 @@ impl Geometry {
         if self.extended_l2 { 32 } else { 1 }
     }
 
-    /// The size in bytes of what an L2 entry can describe on its own.
-    pub(super) fn subcluster_size(&self) -> u64 {
-        self.cluster_size() / self.subclusters()
+    /// How finely the L2 tables describe the disk.
+    pub(super) fn grain(&self) -> Grain {
+        let per_cluster = self.subclusters();
+        Grain { disk_size: self.size, size: self.cluster_size() / per_cluster, per_cluster }
     }
 
     /// The number of guest clusters.
@@ -85,7 +88,7 @@ mod tests {
         assert_eq!((g.l2_entries(), g.l1_size(), g.guest_clusters()), (8192, 2048, 1 << 24));
         assert_eq!((g.refcount_block_entries(), g.refcount_max()), (32768, 65535));
         let g = Geometry { extended_l2: true, refcount_order: 6, ..g };
-        assert_eq!((g.l2_entries(), g.l1_size(), g.subcluster_size()), (4096, 4096, 2048));
+        assert_eq!((g.l2_entries(), g.l1_size(), g.grain().size), (4096, 4096, 2048));
         assert_eq!((g.refcount_block_entries(), g.refcount_max()), (8192, u64::MAX));
         let g = Geometry { size: 1, refcount_order: 0, ..g };
         assert_eq!((g.guest_clusters(), g.l1_size(), g.refcount_max()), (1, 1, 1));

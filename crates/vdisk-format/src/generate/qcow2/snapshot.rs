@@ -1,6 +1,6 @@
 //! Internal snapshots: the entries of the snapshot table.
 
-use super::GenerateError;
+use crate::generate::GenerateError;
 
 /// The fields of the snapshot table's extra data that the specification defines, in bytes.
 const EXTRA_DATA_SIZE: u32 = 24;
