@@ -116,3 +116,13 @@ pub enum GenerateError {
     #[error("the image could not be written: {0}")]
     Io(#[from] io::Error),
 }
+
+/// Refuses a value of a field, unless it is `ok`.
+pub(super) fn field(
+    field: &'static str,
+    value: u64,
+    ok: bool,
+    valid: &'static str,
+) -> Result<(), GenerateError> {
+    if ok { Ok(()) } else { Err(GenerateError::Field { field, value, valid }) }
+}

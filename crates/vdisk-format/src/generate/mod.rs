@@ -43,8 +43,10 @@
 //! enforced: a shape beyond them is valid but QEMU will not open it.
 
 mod error;
+mod guest;
 mod qcow2;
 mod sink;
+mod tables;
 
 pub use error::GenerateError;
 pub use qcow2::{Bitmap, Qcow2, Snapshot};

@@ -2,6 +2,8 @@
 
 use std::io::{self, Seek, SeekFrom, Write};
 
+use super::GenerateError;
+
 /// Zeros are left out in aligned blocks of this many bytes.
 const BLOCK: u64 = 4096;
 /// A block of zeros, to compare with.
@@ -75,6 +77,14 @@ impl<'a, W: Write + Seek> Sink<'a, W> {
         self.pending.clear();
         Ok(())
     }
+}
+
+/// An empty buffer with room for `bytes` bytes.
+pub(super) fn buffer(bytes: u64) -> Result<Vec<u8>, GenerateError> {
+    let mut buffer = Vec::new();
+    let length = usize::try_from(bytes).map_err(|_| GenerateError::OutOfMemory { bytes })?;
+    buffer.try_reserve_exact(length).map_err(|_| GenerateError::OutOfMemory { bytes })?;
+    Ok(buffer)
 }
 
 #[cfg(test)]

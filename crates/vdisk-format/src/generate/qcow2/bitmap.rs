@@ -4,9 +4,9 @@ use std::io::{self, Seek, Write};
 use std::ops::Range;
 
 use super::geometry::Geometry;
-use super::guest::within;
 use super::layout::{Allocator, Span};
 use crate::generate::GenerateError;
+use crate::generate::guest::within;
 use crate::generate::sink::Sink;
 
 /// A dirty tracking bitmap.

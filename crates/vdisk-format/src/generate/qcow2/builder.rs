@@ -3,10 +3,11 @@
 use std::io::{Cursor, Seek, Write};
 use std::ops::Range;
 
-use super::guest::Operation;
 use super::layout::Layout;
 use super::{Bitmap, Snapshot, write};
 use crate::generate::GenerateError;
+use crate::generate::guest::Operation;
+use crate::generate::sink::buffer;
 
 /// Describes a qcow2 image, and writes it.
 ///
@@ -253,12 +254,4 @@ impl Qcow2 {
         let layout = Layout::plan(self)?;
         write::raw(&layout, out)
     }
-}
-
-/// An empty buffer with room for `bytes` bytes.
-fn buffer(bytes: u64) -> Result<Vec<u8>, GenerateError> {
-    let mut buffer = Vec::new();
-    let length = usize::try_from(bytes).map_err(|_| GenerateError::OutOfMemory { bytes })?;
-    buffer.try_reserve_exact(length).map_err(|_| GenerateError::OutOfMemory { bytes })?;
-    Ok(buffer)
 }

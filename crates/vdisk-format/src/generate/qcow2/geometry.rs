@@ -1,6 +1,6 @@
 //! The sizes that follow from `cluster_bits`, `refcount_order` and the L2 entry format.
 
-use super::guest::Grain;
+use crate::generate::guest::Grain;
 
 /// The shape of the tables of an image. All fields are within their valid ranges.
 #[derive(Debug, Clone, Copy)]

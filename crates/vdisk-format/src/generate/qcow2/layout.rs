@@ -1,14 +1,13 @@
 //! The plan: gives every structure of the image its place in the file.
 
-use std::ops::Range;
-
 use super::bitmap::BitmapPlan;
 use super::geometry::Geometry;
-use super::guest::{Contents, Extent};
 use super::refcounts::{self, Refcounts};
 use super::validate::{self, narrow};
 use super::{Bitmap, Qcow2, Snapshot};
 use crate::generate::GenerateError;
+use crate::generate::guest::{Contents, Extent};
+use crate::generate::tables::{self, L2Table};
 
 /// Host offsets have 56 bits.
 const HOST_OFFSET_BITS: u32 = 56;
@@ -49,17 +48,6 @@ impl Allocator {
     }
 }
 
-/// An L2 table.
-#[derive(Debug)]
-pub(super) struct L2Table {
-    /// The index of its L1 entry.
-    pub(super) l1_index: u64,
-    /// Its host cluster.
-    pub(super) host: u64,
-    /// Which of [`Layout::extents`] it describes.
-    pub(super) extents: Range<usize>,
-}
-
 /// Where everything is. The header is the first cluster.
 #[derive(Debug)]
 pub(super) struct Layout<'a> {
@@ -89,8 +77,8 @@ impl<'a> Layout<'a> {
         let g = validate::geometry(wanted)?;
         let l1_size = narrow("the L1 table", g.l1_size())?;
         let contents = Contents::paint(&wanted.contents, g.grain())?;
-        let extents = split_at_tables(contents.extents(g.grain()), g.l2_entries());
-        let l2_tables = l2_tables(&extents, g.l2_entries());
+        let extents = tables::split(contents.extents(g.grain()), g.l2_entries());
+        let l2_tables = tables::l2_tables(&extents, g.l2_entries());
         let bitmaps = wanted.bitmaps.iter().map(|bitmap| BitmapPlan::new(bitmap, &g));
         let mut layout = Layout {
             geometry: g,
@@ -129,7 +117,7 @@ impl<'a> Layout<'a> {
 
         // How much there is, which says how many reference counts there are.
         let l1_clusters = g.clusters_for(u64::from(self.l1_size) * 8);
-        let data_clusters = if external { 0 } else { allocated(&self.extents) };
+        let data_clusters = if external { 0 } else { tables::allocated(&self.extents) };
         let snapshot_table = wanted.snapshots.iter().map(Snapshot::entry_length).sum();
         let directory = wanted.bitmaps.iter().map(Bitmap::entry_length).sum();
         let bitmaps: u64 = self.bitmaps.iter().map(|bitmap| bitmap.clusters(&g)).sum();
@@ -181,38 +169,6 @@ impl<'a> Layout<'a> {
         self.refcounts = Refcounts { clusters, shared, references };
         Ok(())
     }
-}
-
-/// The number of clusters that have a place in the file.
-fn allocated(extents: &[Extent]) -> u64 {
-    extents.iter().filter(|extent| extent.allocated).map(|extent| extent.count).sum()
-}
-
-/// Splits the extents that reach over the end of an L2 table of `l2_entries` entries.
-fn split_at_tables(extents: Vec<Extent>, l2_entries: u64) -> Vec<Extent> {
-    let mut parts = Vec::with_capacity(extents.len());
-    for extent in extents {
-        let (mut first, end) = (extent.first, extent.first + extent.count);
-        while first < end {
-            let count = (end - first).min(l2_entries - first % l2_entries);
-            parts.push(Extent { first, count, ..extent });
-            first += count;
-        }
-    }
-    parts
-}
-
-/// The L2 tables of `l2_entries` entries that describe the extents, ascending. They have no place yet.
-fn l2_tables(extents: &[Extent], l2_entries: u64) -> Vec<L2Table> {
-    let mut tables: Vec<L2Table> = Vec::new();
-    for (index, extent) in extents.iter().enumerate() {
-        let l1_index = extent.first / l2_entries;
-        match tables.last_mut() {
-            Some(table) if table.l1_index == l1_index => table.extents.end = index + 1,
-            _ => tables.push(L2Table { l1_index, host: 0, extents: index..index + 1 }),
-        }
-    }
-    tables
 }
 
 #[cfg(test)]

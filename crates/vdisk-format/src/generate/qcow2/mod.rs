@@ -3,7 +3,6 @@
 mod bitmap;
 mod builder;
 mod geometry;
-mod guest;
 mod header;
 mod layout;
 mod refcounts;

@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 
 use super::geometry::Geometry;
-use super::guest::Operation;
 use super::header;
 use super::{Bitmap, Qcow2, Snapshot};
 use crate::generate::GenerateError;
+use crate::generate::error::field;
+use crate::generate::guest::Operation;
 
 /// A backing file name has at most this many bytes.
 const BACKING_FILE_SIZE_MAX: u64 = 1023;
@@ -132,10 +133,6 @@ fn unique<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Resul
         }
     }
     Ok(())
-}
-
-fn field(field: &'static str, value: u64, ok: bool, valid: &'static str) -> Result<(), GenerateError> {
-    if ok { Ok(()) } else { Err(GenerateError::Field { field, value, valid }) }
 }
 
 #[cfg(test)]

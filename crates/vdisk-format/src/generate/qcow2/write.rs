@@ -3,11 +3,12 @@
 use std::io::{self, Seek, Write};
 
 use super::geometry::Geometry;
-use super::guest::Extent;
-use super::layout::{L2Table, Layout};
+use super::layout::Layout;
 use super::{Qcow2, header};
 use crate::generate::GenerateError;
+use crate::generate::guest::Extent;
 use crate::generate::sink::Sink;
+use crate::generate::tables::L2Table;
 
 /// L1 and L2 entries: the reference count is exactly one, so a write needs no copy.
 const COPIED: u64 = 1 << 63;

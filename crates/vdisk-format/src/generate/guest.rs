@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::generate::GenerateError;
+use super::GenerateError;
 
 /// One call that describes contents of the guest's disk. Ranges are in bytes.
 #[derive(Debug, Clone)]
