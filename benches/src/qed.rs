@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use vdisk_format::generate::Qed;
+use vdisk_format::generate::{Order, Qed};
 
 use crate::images::Wanted;
 use crate::measure::Measured;
@@ -34,9 +34,9 @@ pub(crate) fn images() -> Vec<Wanted> {
     let full = |gib: u64| Qed::new(gib * GIB).allocate(0..gib * GIB);
     vec![
         Wanted::qed("QED, 64 GiB, in order", full(64)),
-        Wanted::qed("QED, 64 GiB, in random order", full(64).random_order(1)),
+        Wanted::qed("QED, 64 GiB, in random order", full(64).order(Order::Random(1))),
         Wanted::qed("QED, 1 TiB, in order", full(1024)),
-        Wanted::qed("QED, 1 TiB, in random order", full(1024).random_order(1)),
+        Wanted::qed("QED, 1 TiB, in random order", full(1024).order(Order::Random(1))),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! Writes valid qcow2 images of any shape, with known contents.
+//! Writes valid qcow2 and QED images of any shape, with known contents.
 //!
 //! This is for tests, demonstrations, benchmarks and fuzzing seeds: whatever needs an image of a
 //! given shape without a hypervisor's tools at hand. The result is always valid: what the format
@@ -22,7 +22,7 @@
 //!
 //! # How it works
 //!
-//! 1. The setters of [`Qcow2`] only note what is wanted.
+//! 1. The setters of [`Qcow2`] and [`Qed`] only note what is wanted.
 //! 2. Everything is planned before a byte is written: `guest` turns the guest's contents into runs
 //!    of clusters, `layout` gives every structure its place, which fixes every reference count.
 //! 3. `write` goes through the plan once, front to back, and writes what is not zero.
@@ -45,8 +45,10 @@
 mod error;
 mod guest;
 mod qcow2;
+mod qed;
 mod sink;
 mod tables;
 
 pub use error::GenerateError;
 pub use qcow2::{Bitmap, Qcow2, Snapshot};
+pub use qed::{Order, Qed};

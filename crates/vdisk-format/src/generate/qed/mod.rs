@@ -1,0 +1,12 @@
+//! QED images of any shape that the specification allows.
+
+mod builder;
+mod layout;
+mod permutation;
+mod validate;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use builder::{Order, Qed};
