@@ -101,7 +101,7 @@ pub(crate) fn goals(rows: &[Row], measured: &[Measured]) -> Vec<Goal> {
     }
     for label in [CHECK, FRAGCHECK, COPY] {
         let Some(result) = find(rows, measured, label) else { continue };
-        let clusters =
+        let clusters: Option<u64> =
             find(rows, measured, LIMIT).and_then(|limit| limit.answer.split(' ').next()?.parse().ok());
         let Some((kib, clusters)) = result.peak_kib.zip(clusters) else { continue };
         let most: u64 = 2 * clusters / 1024 + (16 << 10);

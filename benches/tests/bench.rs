@@ -11,7 +11,7 @@ fn every_row_is_there_and_its_answer_right() {
     // Cargo builds the programs of this package for its tests, and no other package's.
     let mut build = Command::new(env!("CARGO"));
     build
-        .args(["build", "-p", "qcow2-tool", "--bin", "qcow2", "--target-dir"])
+        .args(["build", "-p", "qcow2-tool", "-p", "qed-tool", "--bins", "--target-dir"])
         .arg(bin_dir.parent().unwrap());
     if !cfg!(debug_assertions) {
         build.arg("--release");

@@ -285,7 +285,8 @@ mod tests {
         let aliases = command.get_subcommands().flat_map(clap::Command::get_all_aliases);
         let mut names: Vec<&str> = names.into_iter().chain(aliases).collect();
         let mut known = COMMANDS.to_vec();
-        (names.sort_unstable(), known.sort_unstable());
+        names.sort_unstable();
+        known.sort_unstable();
         assert_eq!(names, known);
     }
 

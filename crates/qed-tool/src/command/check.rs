@@ -72,7 +72,7 @@ fn text(out: &mut Out, path: &Path, check: &Check) -> Outcome {
         (check.leaks, "leaked clusters"),
     ] {
         if count > 0 {
-            writeln!(out, "  {count} {what}")?;
+            writeln!(out, "  {what}: {count}")?;
         }
     }
     let allocated = check.allocated_clusters;

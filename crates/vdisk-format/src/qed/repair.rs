@@ -55,8 +55,9 @@ pub fn repair(tables: &Tables<'_>) -> Result<Repair> {
     for range in &wrong.ranges {
         let new = range.cleared(tables);
         let table = if range.level == Level::L1 { "the L1 table" } else { "an L2 table" };
-        let plural = if range.count == 1 { "entry" } else { "entries" };
-        let why = format!("clear {} {plural} of {table} that name nothing in the file", range.count);
+        let entries =
+            if range.count == 1 { "an entry".to_owned() } else { format!("{} entries", range.count) };
+        let why = format!("clear {entries} of {table}: nothing in the file is there");
         plan.set(image, range.start, &new, why)?;
     }
     if left == 0 && header.need_check() {
