@@ -8,6 +8,8 @@ const CHUNK: u64 = 1 << 16;
 const WORDS: usize = (CHUNK / 64) as usize;
 /// A sparse chunk holds two bytes a cluster, and becomes dense where it would hold more than a dense one.
 const MOST_SPARSE: usize = WORDS * 8 / 2;
+/// So many clusters fit in a slot.
+const FEW: usize = 6;
 /// So many chunks are dense from the start, for a dense one is faster: 4 MiB, enough for 2 TiB in 64 KiB clusters.
 const DENSE_AT_ONCE: usize = (4 << 20) / (WORDS * 8);
 
@@ -20,6 +22,8 @@ pub(crate) struct ClusterSet {
 
 #[derive(Debug)]
 enum Chunk {
+    /// Sorted, as many as the first number says.
+    Few(u8, [u16; FEW]),
     /// Sorted. In a box, so that a slot is small: there may be half a million empty ones.
     #[expect(clippy::box_collection, reason = "16 bytes a slot instead of 24")]
     Sparse(Box<Vec<u16>>),
@@ -47,9 +51,14 @@ impl ClusterSet {
                     self.dense += 1;
                     Chunk::Dense(empty())
                 } else {
-                    Chunk::Sparse(Box::default())
+                    Chunk::Few(0, [0; FEW])
                 }
             });
+            if let Chunk::Few(count, few) = chunk
+                && usize::from(*count) + fill > FEW
+            {
+                *chunk = Chunk::Sparse(Box::new(few.iter().take((*count).into()).copied().collect()));
+            }
             if let Chunk::Sparse(clusters) = chunk
                 && clusters.len() + fill > MOST_SPARSE
             {
@@ -63,6 +72,12 @@ impl ClusterSet {
             match chunk {
                 Chunk::Dense(words) => set(words, part, &mut found),
                 Chunk::Sparse(clusters) => merge(clusters, part, &mut found),
+                Chunk::Few(count, few) => {
+                    let mut list = few.iter().take((*count).into()).copied().collect();
+                    merge(&mut list, part, &mut found);
+                    *count = list.len() as u8;
+                    few.iter_mut().zip(list).for_each(|(to, from)| *to = from);
+                }
             }
         }
         already.finish(&mut seen)
@@ -89,7 +104,8 @@ impl ClusterSet {
             Some(Some(Chunk::Dense(words))) => {
                 masks(part).any(|(word, mask)| words.get(word).is_some_and(|word| word & mask != 0))
             }
-            Some(Some(Chunk::Sparse(clusters))) => {
+            Some(Some(chunk)) => {
+                let clusters = chunk.list();
                 let at = clusters.partition_point(|&cluster| u64::from(cluster) < part.start);
                 clusters.get(at).is_some_and(|&cluster| u64::from(cluster) < part.end)
             }
@@ -110,9 +126,9 @@ impl ClusterSet {
                         bits(missing, word as u64 * 64, &mut add);
                     }
                 }
-                Some(Some(Chunk::Sparse(clusters))) => {
+                Some(Some(chunk)) => {
                     let mut at = part.start;
-                    for cluster in clusters.iter().map(|&cluster| u64::from(cluster)) {
+                    for cluster in chunk.list().iter().map(|&cluster| u64::from(cluster)) {
                         if part.contains(&cluster) {
                             add(at..cluster);
                             at = cluster + 1;
@@ -124,6 +140,17 @@ impl ClusterSet {
             }
         }
         gaps.finish(&mut absent)
+    }
+}
+
+impl Chunk {
+    /// The clusters of a chunk that is not dense, sorted.
+    fn list(&self) -> &[u16] {
+        match self {
+            Self::Few(count, few) => few.get(..usize::from(*count)).unwrap_or_default(),
+            Self::Sparse(clusters) => clusters,
+            Self::Dense(_) => &[],
+        }
     }
 }
 
@@ -234,11 +261,12 @@ mod tests {
         fn is_a_set(
             dense in prop_oneof![Just(0), Just(DENSE_AT_ONCE)],
             runs in proptest::collection::vec((0..3 * CHUNK, prop_oneof![1..4u64, 1..6000u64]), 1..12),
+            near in proptest::collection::vec(0..9u64, 0..20),
         ) {
             let end = 3 * CHUNK;
             let mut set = ClusterSet { dense, ..ClusterSet::new(end) };
             let mut model = BTreeSet::new();
-            for (first, count) in runs {
+            for (first, count) in near.into_iter().map(|n| (CHUNK + n, 1)).chain(runs) {
                 let count = count.min(end - first);
                 let expected: Vec<u64> = (first..first + count).filter(|n| model.contains(n)).collect();
                 prop_assert_eq!(set.intersects(first, count), !expected.is_empty());
@@ -277,7 +305,7 @@ mod tests {
             .map(|chunk| match chunk {
                 Some(Chunk::Dense(_)) => WORDS * 8,
                 Some(Chunk::Sparse(list)) => list.capacity() * 2,
-                None => 0,
+                Some(Chunk::Few(..)) | None => 0,
             })
             .sum();
         assert!(bytes < 4_300_000 * 9 / 4 + (4 << 20), "{bytes} bytes");

@@ -74,6 +74,7 @@ impl<'a> Iterator for Pieces<'_, 'a> {
         let first = (data.start - self.start) / 8;
         let behind = (data.end - self.start).div_ceil(8);
         self.index = behind;
+        self.view.reads(data);
         Some((first, self.view.clipped(self.start + first * 8, (behind - first) * 8).as_chunks().0))
     }
 }

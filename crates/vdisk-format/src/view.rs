@@ -1,7 +1,8 @@
 //! [`View`]: what a walk over an image's tables reads. The bytes, and where they are a mapped file, its holes and the
 //! means to give pages back.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -36,10 +37,14 @@ pub struct View<'a> {
     /// Whose pages can be given back: not those of a preview, which would be lost.
     mapped: Option<&'a Image>,
     observer: Option<&'a dyn Fn(Progress)>,
-    /// The piece of data found last: most tables lie in the one before or behind it.
-    piece: Cell<(u64, u64)>,
+    known: RefCell<Known>,
     read: RefCell<Read>,
 }
+
+/// Pieces of data that were found: from the key on there is a hole, up to the piece's start.
+type Known = BTreeMap<u64, (u64, u64)>;
+/// As many are remembered: tables are near one another, or far apart in few holes.
+const MOST_KNOWN: usize = 1024;
 
 /// What was read since pages were given back.
 #[derive(Default)]
@@ -55,7 +60,7 @@ impl<'a> View<'a> {
             holes: None,
             mapped: None,
             observer: None,
-            piece: Cell::new((0, 0)),
+            known: RefCell::default(),
             read: RefCell::default(),
         }
     }
@@ -103,12 +108,18 @@ impl<'a> View<'a> {
 
     /// The piece of data of the file that is at `at`, or the next one behind it.
     fn piece_at(&self, image: &Image, at: u64) -> (u64, u64) {
-        let (start, end) = self.piece.get();
-        if (start..end).contains(&at) {
-            return (start, end);
+        let mut known = self.known.borrow_mut();
+        if let Some((_, &piece)) = known.range(..=at).next_back().filter(|(_, piece)| at < piece.1) {
+            return piece;
         }
         let piece = image.next_data(at).map_or((self.length(), self.length()), |data| (data.start, data.end));
-        self.piece.set(piece);
+        if known.len() >= MOST_KNOWN {
+            known.clear();
+        }
+        // The same piece may be known from further behind in the hole.
+        let behind = known.range(at..).next().filter(|(_, other)| **other == piece).map(|(&from, _)| from);
+        behind.map(|from| known.remove(&from));
+        known.insert(at, piece);
         piece
     }
 
@@ -129,16 +140,24 @@ impl<'a> View<'a> {
         head
     }
 
-    /// Notes that a range was read and is no longer needed.
-    pub(crate) fn was_read(&self, range: Range<u64>) {
-        let Some(image) = self.mapped else { return };
+    /// Notes that pages of a range are being read.
+    pub(crate) fn reads(&self, range: Range<u64>) {
+        if self.mapped.is_none() {
+            return;
+        }
         let mut read = self.read.borrow_mut();
         read.bytes += range.end - range.start;
         match read.ranges.last_mut() {
             Some(last) if last.end <= range.start && range.start - last.end < NEAR => last.end = range.end,
             _ => read.ranges.push(range),
         }
-        if read.bytes >= RESIDENT {
+    }
+
+    /// What was read is no longer needed: gives its pages back, if they are enough.
+    pub(crate) fn was_read(&self) {
+        let Some(image) = self.mapped else { return };
+        let mut read = self.read.borrow_mut();
+        if read.bytes >= RESIDENT || read.ranges.len() >= MOST_KNOWN {
             for range in read.ranges.drain(..) {
                 image.release(range.start, range.end - range.start);
             }
@@ -185,14 +204,8 @@ impl<'a> From<&'a Preview<'_>> for View<'a> {
 
 impl<'a> From<&'a View<'_>> for View<'a> {
     fn from(view: &'a View<'_>) -> Self {
-        Self {
-            bytes: view.bytes,
-            holes: view.holes,
-            mapped: view.mapped,
-            observer: view.observer,
-            piece: Cell::new(view.piece.get()),
-            read: RefCell::default(),
-        }
+        let &View { bytes, holes, mapped, observer, .. } = view;
+        Self { holes, mapped, observer, ..Self::new(bytes) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `map`.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -55,14 +56,22 @@ pub(super) fn run(
 
 /// As `qemu-img map` prints what is data.
 fn lines(out: &mut Out, path: &Path, extents: impl Iterator<Item = Extent>) -> Outcome {
-    let hex = |number: u64| if number == 0 { "0".to_owned() } else { format!("{number:#x}") };
     let name = path.display().to_string();
     writeln!(out, "{:<16}{:<16}{:<16}File", "Offset", "Length", "Mapped to")?;
+    let mut line = String::new();
     for extent in extents {
         if let ExtentKind::Data { offset } = extent.kind {
-            write!(out, "{:<16}{:<16}{:<16}", hex(extent.start.0), hex(extent.length), hex(offset.0))?;
+            line.clear();
+            for (column, number) in (1..).zip([extent.start.0, extent.length, offset.0]) {
+                // C writes 0 without the prefix.
+                let written = if number == 0 { write!(line, "0") } else { write!(line, "{number:#x}") };
+                written.map_err(io::Error::other)?;
+                let padding = (16 * column as usize).saturating_sub(line.len());
+                line.extend(std::iter::repeat_n(' ', padding));
+            }
+            out.write_all(line.as_bytes())?;
             out.untrusted(name.as_bytes())?;
-            writeln!(out)?;
+            out.write_all(b"\n")?;
         }
     }
     Ok(())

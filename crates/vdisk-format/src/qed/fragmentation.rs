@@ -45,7 +45,7 @@ pub fn fragmentation(tables: &Tables<'_>) -> Fragmentation {
                 if repeated.has(table) {
                     counted.insert(table, counts);
                 }
-                tables.was_visited(l1_index, table);
+                tables.was_visited(l1_index);
                 counts
             }
         };

@@ -134,7 +134,7 @@ fn l2<'t>(
         })
     });
     entries.chain(std::iter::from_fn(move || {
-        tables.was_visited(l1_index, table);
+        tables.was_visited(l1_index);
         None
     }))
 }

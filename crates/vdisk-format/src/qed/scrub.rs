@@ -126,7 +126,7 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         for (l1_index, value) in tables.l1_entries() {
             if let Ok(table) = geometry.table_offset(value) {
                 self.scrubbed.tables += u64::from(self.table(table.0)?);
-                tables.was_visited(l1_index, table);
+                tables.was_visited(l1_index);
             }
         }
         for (_, value) in tables.l1_entries() {

@@ -89,8 +89,11 @@ impl<'a> Tables<'a> {
     #[must_use]
     pub fn entry(&self, offset: HostOffset, index: u64) -> Option<u64> {
         let at = offset.0.checked_add(index.checked_mul(8)?)?;
-        let bytes = self.view.clipped(at, 8);
-        Some(u64::from_le_bytes(*bytes.first_chunk()?))
+        let whole = at.checked_add(8).is_some_and(|end| end <= self.view.length());
+        // A hole is not touched: some file systems would fill it.
+        let Some(data) = self.view.next_data(at..at.saturating_add(8)) else { return whole.then_some(0) };
+        self.view.reads(data);
+        Some(u64::from_le_bytes(*self.view.clipped(at, 8).first_chunk()?))
     }
 
     /// The entries of the L2 table at `offset`, as far as the file has them and they are no hole.
@@ -99,9 +102,9 @@ impl<'a> Tables<'a> {
     }
 
     /// Tells the view that a table is done with: its pages can go, and whoever watches learns how far a walk has come.
-    pub(crate) fn was_visited(&self, l1_index: u64, table: HostOffset) {
+    pub(crate) fn was_visited(&self, l1_index: u64) {
         let geometry = self.geometry;
-        self.view.was_read(table.0..table.0 + geometry.table_bytes());
+        self.view.was_read();
         self.view.report(l1_index + 1, geometry.guest_clusters().div_ceil(geometry.entries()));
     }
 

@@ -149,7 +149,7 @@ pub(crate) fn claims(tables: &Tables<'_>, mut visit: impl FnMut(Event)) -> Clust
                 runs.skip_entries(scattered.count);
             }
         }
-        tables.was_visited(l1_index, table);
+        tables.was_visited(l1_index);
     }
     used
 }

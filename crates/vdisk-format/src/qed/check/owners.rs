@@ -46,6 +46,6 @@ pub(super) fn find(tables: &Tables<'_>, visited: &ClusterSet, wanted: &mut BTree
                 }
             }
         }
-        tables.was_visited(l1_index, table);
+        tables.was_visited(l1_index);
     }
 }
