@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::bytes::clipped;
 use crate::cluster_set::ClusterSet;
 use crate::error::{Error, Reason, Result};
-use crate::qed::geometry::Invalid;
+use crate::qed::geometry::{CLUSTER_SIZES, Invalid};
 use crate::qed::header::{FEATURE_BACKING_FILE, Header, HeaderFields};
 use crate::qed::tables::Tables;
 use crate::view::View;
@@ -41,7 +41,8 @@ pub struct Scrubbed {
 /// Whatever claims to be a table may be a guest's data, if the image is damaged. So of an entry of a table only these
 /// are copied: 0, 1, and offsets of clusters of the file. Any other is replaced by a value that is wrong in the same way:
 /// off the cluster boundary, or past the end of the file. What is wrong with the image is then wrong with the copy, and
-/// [`check`](crate::qed::check::check) finds the same. The backing file's name is copied if it is in the first cluster.
+/// [`check`](crate::qed::check::check) finds the same. The backing file's name is copied if it lies in the file's first 4 KiB, which are
+/// the header's whatever its sizes say.
 ///
 /// # Errors
 /// [`Error::Truncated`] where there is no header; [`Error::Io`] where `write` fails.
@@ -56,7 +57,7 @@ pub fn scrub<'a>(
     put(0, &header.fields.to_bytes())?;
     match Tables::new(view) {
         Ok(tables) => {
-            put_name(&header, tables.geometry().cluster_size(), &mut put)?;
+            put_name(&header, &mut put)?;
             let mut copy = Copy::new(&tables, &mut put);
             copy.all()?;
             Ok(Scrubbed { length, ..copy.scrubbed })
@@ -78,16 +79,12 @@ pub fn scrub_to<'a>(image: impl Into<View<'a>>, out: &File) -> Result<Scrubbed> 
     Ok(scrubbed)
 }
 
-/// No cluster but the first is the header's for certain.
-fn put_name(
-    header: &Header<'_>,
-    cluster_size: u64,
-    put: &mut impl FnMut(u64, &[u8]) -> Result<()>,
-) -> Result<()> {
+/// No byte is the header's for certain but those of the smallest cluster that there is: the cluster size may be wrong.
+fn put_name(header: &Header<'_>, put: &mut impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
     let HeaderFields { features, backing_filename_offset: at, backing_filename_size: size, .. } =
         header.fields;
     let end = u64::from(at) + u64::from(size);
-    if features & FEATURE_BACKING_FILE == 0 || end > cluster_size {
+    if features & FEATURE_BACKING_FILE == 0 || end > u64::from(*CLUSTER_SIZES.start()) {
         return Ok(());
     }
     put(at.into(), clipped(header.image(), at.into(), size.into()))
@@ -191,4 +188,35 @@ fn put_not_zero(at: u64, bytes: &[u8], put: &mut impl FnMut(u64, &[u8]) -> Resul
         offset += length as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cluster size that is too large by mistake makes a guest's clusters look like the header's.
+    #[test]
+    fn a_backing_name_is_no_way_to_a_guests_data() {
+        for (at, copied) in [(64, true), (4096 - 5, true), (4096 - 4, false), (8192, false)] {
+            let fields = HeaderFields {
+                cluster_size: 65536,
+                table_size: 1,
+                header_size: 1,
+                features: FEATURE_BACKING_FILE,
+                backing_filename_offset: at,
+                backing_filename_size: 5,
+                ..HeaderFields::default()
+            };
+            let mut image = fields.to_bytes();
+            image.resize(65536, 0);
+            image[at as usize..][..5].copy_from_slice(b"guest");
+            let mut copy = vec![0; image.len()];
+            scrub(&image, |at, bytes| {
+                copy[at as usize..][..bytes.len()].copy_from_slice(bytes);
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(copy == image, copied, "at {at}");
+        }
+    }
 }
