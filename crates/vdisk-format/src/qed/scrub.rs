@@ -90,6 +90,11 @@ fn put_name(header: &Header<'_>, put: &mut impl FnMut(u64, &[u8]) -> Result<()>)
     put(at.into(), clipped(header.image(), at.into(), size.into()))
 }
 
+/// Clusters of the file, the last one perhaps in part: an L1 table that is cut short is read to its last byte.
+fn clusters(tables: &Tables<'_>) -> u64 {
+    tables.view().length().div_ceil(tables.geometry().cluster_size())
+}
+
 /// A copy of tables on its way.
 struct Copy<'t, 'a, W> {
     tables: &'t Tables<'a>,
@@ -107,7 +112,7 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         Self {
             tables,
             put,
-            copied: ClusterSet::new(geometry.clusters()),
+            copied: ClusterSet::new(clusters(tables)),
             blank: Blank::new(geometry),
             buffer: vec![0; PIECE as usize + ALIGNMENT],
             scrubbed: Scrubbed::default(),
@@ -141,7 +146,7 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         let bits = geometry.cluster_bits();
         let mut new = Vec::new();
         let first = at >> bits;
-        let end = (first + geometry.table_clusters()).min(geometry.clusters());
+        let end = (first + geometry.table_clusters()).min(clusters(self.tables));
         self.copied.gaps(first..end, |clusters| new.push(clusters));
         self.copied.insert(first, geometry.table_clusters(), |_| {});
         for clusters in &new {
@@ -194,6 +199,33 @@ fn put_not_zero(at: u64, bytes: &[u8], put: &mut impl FnMut(u64, &[u8]) -> Resul
 mod tests {
     use super::*;
 
+    fn copy(image: &[u8]) -> Vec<u8> {
+        let mut copy = vec![0; image.len()];
+        scrub(image, |at, bytes| {
+            copy[at as usize..][..bytes.len()].copy_from_slice(bytes);
+            Ok(())
+        })
+        .unwrap();
+        copy
+    }
+
+    #[test]
+    fn a_table_that_is_cut_short_is_copied_to_the_end_of_the_file() {
+        let fields = HeaderFields {
+            cluster_size: 4096,
+            table_size: 2,
+            header_size: 1,
+            l1_table_offset: 4096,
+            ..HeaderFields::default()
+        };
+        let mut image = fields.to_bytes();
+        image.resize(8192 + 1024, 0);
+        image[8192 + 1016..].copy_from_slice(&0x10_0000u64.to_le_bytes());
+        let check = |image: &[u8]| crate::qed::check::check(image).unwrap();
+        assert_eq!(check(&image).corruptions, 1);
+        assert_eq!(check(&copy(&image)), check(&image));
+    }
+
     /// A cluster size that is too large by mistake makes a guest's clusters look like the header's.
     #[test]
     fn a_backing_name_is_no_way_to_a_guests_data() {
@@ -210,13 +242,7 @@ mod tests {
             let mut image = fields.to_bytes();
             image.resize(65536, 0);
             image[at as usize..][..5].copy_from_slice(b"guest");
-            let mut copy = vec![0; image.len()];
-            scrub(&image, |at, bytes| {
-                copy[at as usize..][..bytes.len()].copy_from_slice(bytes);
-                Ok(())
-            })
-            .unwrap();
-            assert_eq!(copy == image, copied, "at {at}");
+            assert_eq!(copy(&image) == image, copied, "at {at}");
         }
     }
 }
