@@ -13,6 +13,16 @@ use crate::units::HostOffset;
 
 /// Sets the header field called `name`: its bytes, and nothing else, whatever the image is then worth.
 ///
+/// ```
+/// use vdisk_format::qed::{HeaderFields, edit};
+/// let mut image = HeaderFields::default().to_bytes();
+/// let plan = edit::set_field(&image, "image_size", 1 << 30)?;
+/// plan.apply_to(&mut image);
+/// assert_eq!(HeaderFields::parse(&image, 0)?.image_size, 1 << 30);
+/// assert!(edit::set_field(&image, "table_size", 1 << 32).is_err()); // has no room in the field
+/// # Ok::<(), vdisk_format::Error>(())
+/// ```
+///
 /// # Errors
 /// A refusal: [`Reason::NoSuchField`], or [`Reason::OutOfRange`] where the value is too large for the field.
 pub fn set_field(image: &[u8], name: &str, value: u64) -> Result<Plan> {
@@ -33,6 +43,14 @@ pub fn set_feature_bit(image: &[u8], group: FeatureGroup, bit: u32, on: bool) ->
 }
 
 /// Sets or clears the need-check bit. An image that has it is checked, and repaired, by whoever opens it for writing.
+///
+/// ```
+/// use vdisk_format::qed::{Header, HeaderFields, edit};
+/// let mut image = HeaderFields::default().to_bytes();
+/// edit::need_check(&image, true)?.apply_to(&mut image);
+/// assert!(Header::parse(&image)?.need_check());
+/// # Ok::<(), vdisk_format::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Truncated`] where there is no header.

@@ -44,6 +44,24 @@ pub struct Scrubbed {
 /// [`check`](crate::qed::check::check) finds the same. The backing file's name is copied if it lies in the file's first 4 KiB, which are
 /// the header's whatever its sizes say.
 ///
+/// ```
+/// use vdisk_format::qed::{self, check::check, scrub::scrub};
+/// # let mut image = qed::HeaderFields { magic: qed::header::MAGIC, cluster_size: 4096, table_size: 1, header_size: 1,
+/// #     l1_table_offset: 4096, image_size: 8192, ..Default::default() }.to_bytes();
+/// # image.resize(4 * 4096, 0);
+/// # image[4096..4104].copy_from_slice(&8192u64.to_le_bytes());
+/// image[8192..8200].copy_from_slice(&0x3000u64.to_le_bytes());
+/// image[0x3000..0x3006].copy_from_slice(b"secret");
+/// let mut copy = vec![0; image.len()];
+/// scrub(&image, |at, bytes| {
+///     copy[at as usize..][..bytes.len()].copy_from_slice(bytes);
+///     Ok(())
+/// })?;
+/// assert_eq!(check(&copy)?, check(&image)?);
+/// assert_eq!(copy[0x3000..0x3006], [0; 6]);
+/// # Ok::<(), vdisk_format::Error>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Truncated`] where there is no header; [`Error::Io`] where `write` fails.
 pub fn scrub<'a>(
