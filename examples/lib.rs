@@ -1,6 +1,9 @@
 //! Examples of how to use `vdisk-format`. Each is one program of under 30 lines, and runs as
 //! `cargo run -p vdisk-examples --example NAME -- FILE`:
 //!
-//! * `make_image` writes a small image: a FILE for the others, where there is no qemu-img.
+//! * `make_image` writes a small qcow2 image: a FILE for the next two, where there is no qemu-img.
 //! * `read_header` prints what a header says, and what is wrong with it.
 //! * `edit_header` changes a header through a plan, and takes the change back.
+//! * `check_qed` prints what is wrong with a QED image.
+//! * `map_qed` prints where the data of a QED image's virtual disk are.
+//! * `scrub_qed` copies a QED image without what its guest stored.

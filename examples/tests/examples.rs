@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use vdisk_format::generate::Qcow2;
+use vdisk_format::qed::header::{HeaderFields, MAGIC};
 
 /// The built example: cargo puts it in the folder `examples`, beside the `deps` that this test is in.
 fn program(name: &str) -> PathBuf {
@@ -71,9 +72,68 @@ fn a_header_is_edited_and_the_edit_undone() {
     assert_eq!(names, ["disk.qcow2"], "the undo record is gone");
 }
 
+/// A QED image of 1 MiB: header, L1 table, L2 table, and two clusters of data, of which the guest wrote `secret`.
+fn qed(l2: [u64; 4]) -> Vec<u8> {
+    let fields = HeaderFields {
+        magic: MAGIC,
+        cluster_size: 4096,
+        table_size: 2,
+        header_size: 1,
+        l1_table_offset: 0x1000,
+        image_size: 1 << 20,
+        ..HeaderFields::default()
+    };
+    let mut bytes = fields.to_bytes();
+    bytes.resize(0x5000, 0);
+    bytes.extend(b"secret".repeat(2048).into_iter().take(0x2000));
+    for (at, entry) in [(0x1000, 0x3000)].into_iter().chain((0x3000..).step_by(8).zip(l2)) {
+        bytes[at..at + 8].copy_from_slice(&u64::to_le_bytes(entry));
+    }
+    bytes
+}
+
+#[test]
+fn a_qed_image_is_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("disk.qed");
+    fs::write(&file, qed([0x5000, 0x6000, 1, 0])).unwrap();
+    assert_eq!(run("check_qed", &file), "Clean: 0 corruptions, 0 leaks\n");
+    fs::write(&file, qed([0x5000, 0x5000, 0x5001, 0])).unwrap();
+    let out = run("check_qed", &file);
+    assert!(
+        out.contains("Error: L2 table at 0x3000, entry 1 (guest offset 0x1000) at offset 0x3008:"),
+        "{out}"
+    );
+    assert!(out.ends_with("Corrupt: 2 corruptions, 1 leaks\n"), "{out}");
+}
+
+#[test]
+fn a_qed_image_is_mapped() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("disk.qed");
+    fs::write(&file, qed([0x5000, 0x6000, 1, 0])).unwrap();
+    assert_eq!(
+        run("map_qed", &file),
+        "0x0 8192 Data { offset: HostOffset(20480) }\n0x2000 4096 Zero\n0x3000 1036288 Unallocated\n"
+    );
+}
+
+#[test]
+fn a_qed_image_is_scrubbed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("disk.qed");
+    let bytes = qed([0x5000, 0x6000, 1, 0x5001]);
+    fs::write(&file, &bytes).unwrap();
+    assert_eq!(run("scrub_qed", &file), "1 L2 tables, 1 entries replaced\n");
+    let copy = fs::read(dir.path().join("disk.qed.scrubbed")).unwrap();
+    assert_eq!(copy.len(), bytes.len());
+    assert_eq!(copy[..0x3018], bytes[..0x3018]);
+    assert!(copy[0x3020..].iter().all(|&byte| byte == 0));
+}
+
 #[test]
 fn without_a_file_they_say_how_to_be_called() {
-    for name in ["make_image", "read_header", "edit_header"] {
+    for name in ["make_image", "read_header", "edit_header", "check_qed", "map_qed", "scrub_qed"] {
         let output = Command::new(program(name)).output().unwrap();
         assert!(!output.status.success());
         let err = String::from_utf8(output.stderr).unwrap();

@@ -17,6 +17,7 @@ mod mutate;
 mod plan_inverse;
 mod plan_text;
 mod promise;
+mod qed;
 pub mod seeds;
 mod structured_header;
 
@@ -24,18 +25,27 @@ pub use edits::edits;
 pub use header::header;
 pub use plan_inverse::plan_inverse;
 pub use plan_text::plan_text;
+pub use qed::{qed_check, qed_corrupt, qed_edits, qed_map, qed_parse, qed_repair, qed_scrub, qed_walk};
 pub use structured_header::structured_header;
 
 /// A fuzz target.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its program in `fuzz_targets/`.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("header", header),
     ("structured_header", structured_header),
     ("plan_inverse", plan_inverse),
     ("edits", edits),
     ("plan_text", plan_text),
+    ("qed_parse", qed_parse),
+    ("qed_walk", qed_walk),
+    ("qed_check", qed_check),
+    ("qed_map", qed_map),
+    ("qed_scrub", qed_scrub),
+    ("qed_corrupt", qed_corrupt),
+    ("qed_edits", qed_edits),
+    ("qed_repair", qed_repair),
 ];
 
 /// The target called `name`.

@@ -4,6 +4,7 @@ use vdisk_format::Plan;
 
 use crate::healthy;
 use crate::input::Input;
+use crate::qed;
 
 /// Seeds for the target called `name`: images, texts, or streams of choices, whatever the target reads.
 #[must_use]
@@ -12,9 +13,16 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
     let mut choices = move |length| random.bytes(length);
     match name {
         "header" => (0..24).map(|_| healthy::image(&mut Input::new(&choices(8)))).collect(),
+        "qed_parse" => (0..24).map(|_| qed_image(&choices(256))).collect(),
         "plan_text" => (0..24).map(|writes| plan_text(&choices(256), writes % 6)).collect(),
         _ => (0..64).map(|index| choices(16 + 16 * index)).collect(),
     }
+}
+
+/// The image of QED that a target makes of `choices`.
+#[must_use]
+pub fn qed_image(choices: &[u8]) -> Vec<u8> {
+    qed::image(&mut Input::new(choices))
 }
 
 fn plan_text(choices: &[u8], writes: u8) -> Vec<u8> {

@@ -98,6 +98,46 @@ fn plan_text() {
 }
 
 #[test]
+fn qed_parse() {
+    smoke("qed_parse", 5000);
+}
+
+#[test]
+fn qed_walk() {
+    smoke("qed_walk", 1000);
+}
+
+#[test]
+fn qed_check() {
+    smoke("qed_check", 1000);
+}
+
+#[test]
+fn qed_map() {
+    smoke("qed_map", 1000);
+}
+
+#[test]
+fn qed_scrub() {
+    smoke("qed_scrub", 1000);
+}
+
+#[test]
+fn qed_corrupt() {
+    smoke("qed_corrupt", 1000);
+}
+
+#[test]
+fn qed_edits() {
+    smoke("qed_edits", 1000);
+}
+
+#[test]
+fn qed_repair() {
+    smoke("qed_repair", 1000);
+}
+
+#[test]
 fn every_target_is_a_program() {
     let manifest = include_str!("../Cargo.toml");
     for (name, _) in vdisk_fuzz::TARGETS {

@@ -1,7 +1,7 @@
-//! Read, check and edit disk images at the level of their bytes.
+//! Read, check and edit disk images at the level of their bytes: qcow2 and QED.
 //!
-//! The library opens what is broken. Parsing never fails because a value is wrong: a [`qcow2::Header`] parses
-//! whenever its bytes are there, whatever they say, and what is wrong comes back as a [`report::Finding`].
+//! The library opens what is broken. Parsing never fails because a value is wrong: a [`qcow2::Header`] or a
+//! [`qed::Header`] parses whenever its bytes are there, whatever they say, and what is wrong comes back as a [`report::Finding`].
 //! Changes are [`plan::Plan`]s of byte-range writes, which can be shown, previewed, saved, committed with a
 //! record on disk that takes them back, and undone.
 //!
@@ -27,8 +27,20 @@
 //! # }
 //! ```
 //!
+//! Of a QED image the tables are read, too: they are checked ([`qed::check`]), mapped ([`qed::map`]), copied without what
+//! the guest stored ([`qed::scrub`]), repaired ([`qed::repair`]), and corrupted for tests ([`qed::corrupt`]).
+//!
+//! ```no_run
+//! use vdisk_format::{Image, qed};
+//! let check = qed::check::check(&Image::open("disk.qed")?)?;     // a map of the file: 1 TiB costs what it holds
+//! for finding in check.report.findings() {
+//!     println!("{finding}");
+//! }
+//! # Ok::<(), vdisk_format::Error>(())
+//! ```
+//!
 //! # Features
-//! * `serde`: `Serialize` for headers, plans and reports.
+//! * `serde`: `Serialize` for headers, plans, reports, and what a check, a map and the others found.
 //! * `generate`: the `generate` module, a writer of valid images of any shape.
 
 pub mod bytes;

@@ -93,6 +93,19 @@ pub fn duplicate(tables: &Tables<'_>, target: Target) -> Result<Corruption> {
 /// Makes one entry point past the end of the file, or off the cluster boundary. Left to chance, it is one that is not 0,
 /// and if there is one that is right, such a one.
 ///
+/// ```
+/// use vdisk_format::qed::{self, Tables, corrupt::{Level, Target, invalidate}};
+/// # let mut image = qed::HeaderFields { magic: qed::header::MAGIC, cluster_size: 4096, table_size: 1, header_size: 1,
+/// #     l1_table_offset: 4096, image_size: 8192, ..Default::default() }.to_bytes();
+/// # image.resize(4 * 4096, 0);
+/// # image[4096..4104].copy_from_slice(&8192u64.to_le_bytes());
+/// let tables = Tables::new(&image)?;
+/// let corruption = invalidate(&tables, Target { level: Level::L1, index: None, seed: 7 })?;
+/// assert_eq!((corruption.index, corruption.old), (0, 8192)); // the only entry that is not 0
+/// assert!(tables.geometry().table_offset(corruption.new).is_err());
+/// # Ok::<(), vdisk_format::Error>(())
+/// ```
+///
 /// # Errors
 /// As [`duplicate`].
 pub fn invalidate(tables: &Tables<'_>, target: Target) -> Result<Corruption> {

@@ -13,6 +13,16 @@ use crate::units::HostOffset;
 
 /// Sets the header field called `name`: its bytes, and nothing else, whatever the image is then worth.
 ///
+/// ```
+/// use vdisk_format::qed::{HeaderFields, edit};
+/// let mut image = HeaderFields::default().to_bytes();
+/// let plan = edit::set_field(&image, "image_size", 1 << 30)?;
+/// plan.apply_to(&mut image);
+/// assert_eq!(HeaderFields::parse(&image, 0)?.image_size, 1 << 30);
+/// assert!(edit::set_field(&image, "table_size", 1 << 32).is_err()); // has no room in the field
+/// # Ok::<(), vdisk_format::Error>(())
+/// ```
+///
 /// # Errors
 /// A refusal: [`Reason::NoSuchField`], or [`Reason::OutOfRange`] where the value is too large for the field.
 pub fn set_field(image: &[u8], name: &str, value: u64) -> Result<Plan> {
@@ -33,6 +43,14 @@ pub fn set_feature_bit(image: &[u8], group: FeatureGroup, bit: u32, on: bool) ->
 }
 
 /// Sets or clears the need-check bit. An image that has it is checked, and repaired, by whoever opens it for writing.
+///
+/// ```
+/// use vdisk_format::qed::{Header, HeaderFields, edit};
+/// let mut image = HeaderFields::default().to_bytes();
+/// edit::need_check(&image, true)?.apply_to(&mut image);
+/// assert!(Header::parse(&image)?.need_check());
+/// # Ok::<(), vdisk_format::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Truncated`] where there is no header.
@@ -112,9 +130,12 @@ impl Zeroed {
 pub(crate) fn l2_table(tables: &Tables<'_>, l1_index: u64) -> Result<HostOffset> {
     let geometry = tables.geometry();
     let l1 = tables.header().fields.l1_table_offset;
-    let entry = tables.readable_l1_table().and_then(|l1| tables.entry(l1, l1_index)).unwrap_or(0);
+    let is_entry = l1_index < geometry.entries(); // of a disk that is too large for its tables, it need not be
+    let entry = tables.readable_l1_table().filter(|_| is_entry).and_then(|l1| tables.entry(l1, l1_index));
+    let entry = entry.unwrap_or(0);
     let found = match geometry.table_offset(entry) {
         Ok(table) => return Ok(table),
+        Err(_) if !is_entry => format!("nothing: the L1 table has {} entries", geometry.entries()),
         Err(_) if entry == 0 => "0: no L2 table is allocated".to_owned(),
         Err(invalid) => format!("{entry:#x}, {}", invalid.words()),
     };
@@ -122,4 +143,29 @@ pub(crate) fn l2_table(tables: &Tables<'_>, l1_index: u64) -> Result<HostOffset>
     let what = format!("L1 entry {l1_index} (guest offset {guest:#x})");
     let at = HostOffset(l1.saturating_add(l1_index.saturating_mul(8)));
     Err(Error::refused(Reason::NoTable, what, Some(at), "an L2 table", found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qed::header::HeaderFields;
+
+    #[test]
+    fn no_l1_entry_is_read_behind_the_table() {
+        // Tables of 512 entries, and a disk that wants 513 L2 tables. Behind the L1 table lies an offset.
+        let fields = HeaderFields {
+            cluster_size: 4096,
+            table_size: 1,
+            header_size: 1,
+            l1_table_offset: 4096,
+            image_size: 513 << 21,
+            ..HeaderFields::default()
+        };
+        let mut bytes = fields.to_bytes();
+        bytes.resize(4 * 4096, 0);
+        bytes[8192..8200].copy_from_slice(&12288u64.to_le_bytes());
+        let error = zero_clusters(&Tables::new(&bytes).unwrap(), 512 << 21, 1).unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::NoTable));
+        assert!(error.to_string().contains("the L1 table has 512 entries"), "{error}");
+    }
 }

@@ -25,6 +25,19 @@ pub struct Fragmentation {
 ///
 /// Unlike [`check`](crate::qed::check::check), which follows `qemu-img check`, a table's first cluster is compared with
 /// the last one of the table before.
+///
+/// ```
+/// use vdisk_format::qed::{self, Tables, fragmentation::fragmentation};
+/// # let mut image = qed::HeaderFields { magic: qed::header::MAGIC, cluster_size: 4096, table_size: 1, header_size: 1,
+/// #     l1_table_offset: 4096, image_size: 8192, ..Default::default() }.to_bytes();
+/// # image.resize(4 * 4096, 0);
+/// # image[4096..4104].copy_from_slice(&8192u64.to_le_bytes());
+/// image[8192..8200].copy_from_slice(&0x5000u64.to_le_bytes());
+/// image[8200..8208].copy_from_slice(&0x3000u64.to_le_bytes()); // not behind the one before
+/// let found = fragmentation(&Tables::new(&image)?);
+/// assert_eq!((found.total_clusters, found.allocated_clusters, found.fragmented_clusters), (2, 2, 1));
+/// # Ok::<(), vdisk_format::Error>(())
+/// ```
 #[must_use]
 pub fn fragmentation(tables: &Tables<'_>) -> Fragmentation {
     let geometry = tables.geometry();

@@ -13,6 +13,19 @@ pub const CLUSTER_SIZES: RangeInclusive<u32> = 1 << 12..=1 << 26;
 pub const TABLE_SIZES: RangeInclusive<u32> = 1..=16;
 
 /// Sizes that can be worked with: a cluster size and a table size that the specification allows, on a file of a length.
+///
+/// ```
+/// use vdisk_format::qed::{Entry, Geometry, Header, HeaderFields, Invalid};
+/// let fields = HeaderFields { cluster_size: 65536, table_size: 4, header_size: 1, ..Default::default() };
+/// let mut image = fields.to_bytes();
+/// image.resize(10 * 65536, 0);
+/// let geometry = Geometry::new(&Header::parse(&image)?)?;
+/// assert_eq!(geometry.entries(), 4 * 65536 / 8);
+/// assert_eq!(geometry.entry(0x20000), Entry::Data(0x20000.into()));
+/// assert_eq!(geometry.entry(0xa0000), Entry::Invalid(Invalid::PastEnd));
+/// assert_eq!(geometry.table_offset(0x70000), Err(Invalid::CutShort)); // a table takes four clusters
+/// # Ok::<(), vdisk_format::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     cluster_bits: u32,

@@ -122,6 +122,9 @@ fn l2<'t>(
     table: HostOffset,
 ) -> impl Iterator<Item = (u64, u64, u64, ExtentKind)> + 't {
     let geometry = tables.geometry();
+    // The file's last sector is whole to whoever reads it: what the file does not have of it reads as zeroes.
+    let there = (tables.view().length().saturating_sub(table.0) / 8).min(geometry.entries());
+    let behind = (l1_index, there, geometry.entries() - there, ExtentKind::Unallocated);
     let entries = tables.l2_runs(table).flat_map(move |run| {
         geometry.kinds(run).map(move |(entry, part)| {
             let kind = match entry {
@@ -133,7 +136,8 @@ fn l2<'t>(
             (l1_index, part.index, part.count, kind)
         })
     });
-    entries.chain(std::iter::from_fn(move || {
+    let behind = (there < geometry.entries()).then_some(behind);
+    entries.chain(behind).chain(std::iter::from_fn(move || {
         tables.was_visited(l1_index);
         None
     }))
@@ -237,6 +241,24 @@ mod tests {
         assert_eq!(extents(&image(512, &[])), [(0, 512, ExtentKind::Unallocated)]);
         let whole = extents(&image(u64::MAX - 511, &[]));
         assert_eq!(whole, [(0, u64::MAX - 511, ExtentKind::Unallocated)]);
+    }
+
+    #[test]
+    fn a_table_that_ends_inside_the_last_sector_is_mapped_whole() {
+        let span = 512 * 4096;
+        let mut bytes = image(3 * span, &[0x1000, 1]);
+        bytes.copy_within(8192..8200, 5 * 4096);
+        bytes[4096 + 8..4096 + 16].copy_from_slice(&0x5000u64.to_le_bytes());
+        bytes.truncate(6 * 4096 - 100);
+        let data = ExtentKind::Data { offset: HostOffset(0x1000) };
+        assert_eq!(
+            extents(&bytes),
+            [
+                (0, span, ExtentKind::Unallocated),
+                (span, 4096, data),
+                (span + 4096, 2 * span - 4096, ExtentKind::Unallocated),
+            ]
+        );
     }
 
     #[test]

@@ -32,6 +32,21 @@ pub struct Repair {
 /// The data that such an entry once named are gone already. With a backing file, the guest reads the backing file's
 /// there.
 ///
+/// ```
+/// use vdisk_format::qed::{self, Tables, check::check, repair::repair};
+/// # let mut image = qed::HeaderFields { magic: qed::header::MAGIC, cluster_size: 4096, table_size: 1, header_size: 1,
+/// #     l1_table_offset: 4096, image_size: 8192, ..Default::default() }.to_bytes();
+/// # image.resize(4 * 4096, 0);
+/// # image[4096..4104].copy_from_slice(&8192u64.to_le_bytes());
+/// image[8192..8200].copy_from_slice(&0x70000u64.to_le_bytes()); // past the end of the file
+/// assert_eq!(check(&image)?.corruptions, 1);
+/// let repair = repair(&Tables::new(&image)?)?;
+/// assert_eq!((repair.cleared, repair.left), (1, 0));
+/// repair.plan.apply_to(&mut image);
+/// assert_eq!(check(&image)?.corruptions, 0);
+/// # Ok::<(), vdisk_format::Error>(())
+/// ```
+///
 /// # Errors
 /// A refusal with [`Reason::UnsoundHeader`] where a header field is wrong, or a feature unknown: entries that only look
 /// wrong because of it would be lost.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::bytes::clipped;
 use crate::cluster_set::ClusterSet;
 use crate::error::{Error, Reason, Result};
-use crate::qed::geometry::Invalid;
+use crate::qed::geometry::{CLUSTER_SIZES, Invalid};
 use crate::qed::header::{FEATURE_BACKING_FILE, Header, HeaderFields};
 use crate::qed::tables::Tables;
 use crate::view::View;
@@ -41,7 +41,26 @@ pub struct Scrubbed {
 /// Whatever claims to be a table may be a guest's data, if the image is damaged. So of an entry of a table only these
 /// are copied: 0, 1, and offsets of clusters of the file. Any other is replaced by a value that is wrong in the same way:
 /// off the cluster boundary, or past the end of the file. What is wrong with the image is then wrong with the copy, and
-/// [`check`](crate::qed::check::check) finds the same. The backing file's name is copied if it is in the first cluster.
+/// [`check`](crate::qed::check::check) finds the same. The backing file's name is copied if it lies in the file's first 4 KiB, which are
+/// the header's whatever its sizes say.
+///
+/// ```
+/// use vdisk_format::qed::{self, check::check, scrub::scrub};
+/// # let mut image = qed::HeaderFields { magic: qed::header::MAGIC, cluster_size: 4096, table_size: 1, header_size: 1,
+/// #     l1_table_offset: 4096, image_size: 8192, ..Default::default() }.to_bytes();
+/// # image.resize(4 * 4096, 0);
+/// # image[4096..4104].copy_from_slice(&8192u64.to_le_bytes());
+/// image[8192..8200].copy_from_slice(&0x3000u64.to_le_bytes());
+/// image[0x3000..0x3006].copy_from_slice(b"secret");
+/// let mut copy = vec![0; image.len()];
+/// scrub(&image, |at, bytes| {
+///     copy[at as usize..][..bytes.len()].copy_from_slice(bytes);
+///     Ok(())
+/// })?;
+/// assert_eq!(check(&copy)?, check(&image)?);
+/// assert_eq!(copy[0x3000..0x3006], [0; 6]);
+/// # Ok::<(), vdisk_format::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Truncated`] where there is no header; [`Error::Io`] where `write` fails.
@@ -56,7 +75,7 @@ pub fn scrub<'a>(
     put(0, &header.fields.to_bytes())?;
     match Tables::new(view) {
         Ok(tables) => {
-            put_name(&header, tables.geometry().cluster_size(), &mut put)?;
+            put_name(&header, &mut put)?;
             let mut copy = Copy::new(&tables, &mut put);
             copy.all()?;
             Ok(Scrubbed { length, ..copy.scrubbed })
@@ -78,19 +97,20 @@ pub fn scrub_to<'a>(image: impl Into<View<'a>>, out: &File) -> Result<Scrubbed> 
     Ok(scrubbed)
 }
 
-/// No cluster but the first is the header's for certain.
-fn put_name(
-    header: &Header<'_>,
-    cluster_size: u64,
-    put: &mut impl FnMut(u64, &[u8]) -> Result<()>,
-) -> Result<()> {
+/// No byte is the header's for certain but those of the smallest cluster that there is: the cluster size may be wrong.
+fn put_name(header: &Header<'_>, put: &mut impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
     let HeaderFields { features, backing_filename_offset: at, backing_filename_size: size, .. } =
         header.fields;
     let end = u64::from(at) + u64::from(size);
-    if features & FEATURE_BACKING_FILE == 0 || end > cluster_size {
+    if features & FEATURE_BACKING_FILE == 0 || end > u64::from(*CLUSTER_SIZES.start()) {
         return Ok(());
     }
     put(at.into(), clipped(header.image(), at.into(), size.into()))
+}
+
+/// Clusters of the file, the last one perhaps in part: an L1 table that is cut short is read to its last byte.
+fn clusters(tables: &Tables<'_>) -> u64 {
+    tables.view().length().div_ceil(tables.geometry().cluster_size())
 }
 
 /// A copy of tables on its way.
@@ -110,7 +130,7 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         Self {
             tables,
             put,
-            copied: ClusterSet::new(geometry.clusters()),
+            copied: ClusterSet::new(clusters(tables)),
             blank: Blank::new(geometry),
             buffer: vec![0; PIECE as usize + ALIGNMENT],
             scrubbed: Scrubbed::default(),
@@ -144,7 +164,7 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         let bits = geometry.cluster_bits();
         let mut new = Vec::new();
         let first = at >> bits;
-        let end = (first + geometry.table_clusters()).min(geometry.clusters());
+        let end = (first + geometry.table_clusters()).min(clusters(self.tables));
         self.copied.gaps(first..end, |clusters| new.push(clusters));
         self.copied.insert(first, geometry.table_clusters(), |_| {});
         for clusters in &new {
@@ -191,4 +211,56 @@ fn put_not_zero(at: u64, bytes: &[u8], put: &mut impl FnMut(u64, &[u8]) -> Resul
         offset += length as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn copy(image: &[u8]) -> Vec<u8> {
+        let mut copy = vec![0; image.len()];
+        scrub(image, |at, bytes| {
+            copy[at as usize..][..bytes.len()].copy_from_slice(bytes);
+            Ok(())
+        })
+        .unwrap();
+        copy
+    }
+
+    #[test]
+    fn a_table_that_is_cut_short_is_copied_to_the_end_of_the_file() {
+        let fields = HeaderFields {
+            cluster_size: 4096,
+            table_size: 2,
+            header_size: 1,
+            l1_table_offset: 4096,
+            ..HeaderFields::default()
+        };
+        let mut image = fields.to_bytes();
+        image.resize(8192 + 1024, 0);
+        image[8192 + 1016..].copy_from_slice(&0x10_0000u64.to_le_bytes());
+        let check = |image: &[u8]| crate::qed::check::check(image).unwrap();
+        assert_eq!(check(&image).corruptions, 1);
+        assert_eq!(check(&copy(&image)), check(&image));
+    }
+
+    /// A cluster size that is too large by mistake makes a guest's clusters look like the header's.
+    #[test]
+    fn a_backing_name_is_no_way_to_a_guests_data() {
+        for (at, copied) in [(64, true), (4096 - 5, true), (4096 - 4, false), (8192, false)] {
+            let fields = HeaderFields {
+                cluster_size: 65536,
+                table_size: 1,
+                header_size: 1,
+                features: FEATURE_BACKING_FILE,
+                backing_filename_offset: at,
+                backing_filename_size: 5,
+                ..HeaderFields::default()
+            };
+            let mut image = fields.to_bytes();
+            image.resize(65536, 0);
+            image[at as usize..][..5].copy_from_slice(b"guest");
+            assert_eq!(copy(&image) == image, copied, "at {at}");
+        }
+    }
 }

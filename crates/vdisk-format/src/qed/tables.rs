@@ -7,7 +7,23 @@ use crate::table::{Pieces, Run, Runs};
 use crate::units::HostOffset;
 use crate::view::View;
 
-/// An image whose tables can be read.
+/// An image whose tables can be read: whatever they say, but for a header whose sizes make no table.
+///
+/// ```
+/// use vdisk_format::qed::{self, Tables};
+/// # let mut image = qed::HeaderFields { magic: qed::header::MAGIC, cluster_size: 4096, table_size: 1, header_size: 1,
+/// #     l1_table_offset: 4096, image_size: 8192, ..Default::default() }.to_bytes();
+/// # image.resize(4 * 4096, 0);
+/// # image[4096..4104].copy_from_slice(&8192u64.to_le_bytes());
+/// # image[8192..8200].copy_from_slice(&12288u64.to_le_bytes());
+/// let tables = Tables::new(&image)?;
+/// for (l1_index, value) in tables.l1_entries() {
+///     if let Ok(l2) = tables.geometry().table_offset(value) {
+///         assert_eq!((l1_index, tables.entry(l2, 0)), (0, Some(0x3000)));
+///     }
+/// }
+/// # Ok::<(), vdisk_format::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Tables<'a> {
     view: View<'a>,

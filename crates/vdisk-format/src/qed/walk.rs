@@ -101,6 +101,25 @@ fn scattered(entries: &[[u8; 8]], geometry: Geometry, used: &mut ClusterSet) -> 
 ///
 /// Who comes first has a cluster: the L1 table, then for each of its entries in turn the L2 table and the data it names.
 /// So says QEMU's check, whose counts follow from this order.
+///
+/// ```
+/// use vdisk_format::qed::{self, Entry, Tables, walk::{Event, walk}};
+/// # let mut image = qed::HeaderFields { magic: qed::header::MAGIC, cluster_size: 4096, table_size: 1, header_size: 1,
+/// #     l1_table_offset: 4096, image_size: 8192, ..Default::default() }.to_bytes();
+/// # image.resize(4 * 4096, 0);
+/// # image[4096..4104].copy_from_slice(&8192u64.to_le_bytes());
+/// image[8192..8200].copy_from_slice(&0x3000u64.to_le_bytes());
+/// image[8200..8208].copy_from_slice(&0x3000u64.to_le_bytes()); // the same cluster again
+/// let (mut data, mut again) = (0, 0);
+/// walk(&Tables::new(&image)?, |event| match event {
+///     Event::Run(run, Entry::Data(_)) => data += run.count,
+///     Event::Scattered(scattered) => data += scattered.count,
+///     Event::Again { clusters, .. } => again += clusters.end - clusters.start,
+///     _ => {}
+/// });
+/// assert_eq!((data, again), (2, 1));
+/// # Ok::<(), vdisk_format::Error>(())
+/// ```
 pub fn walk(tables: &Tables<'_>, visit: impl FnMut(Event)) {
     claims(tables, visit);
 }
