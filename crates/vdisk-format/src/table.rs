@@ -1,6 +1,6 @@
 //! Tables of 64-bit little-endian entries, and the runs in them. Nothing is copied.
 
-use crate::view::View;
+use crate::view::{SECTOR, View};
 
 /// How many of `entries` are `value`, `value + step`, `value + 2 * step`, …
 ///
@@ -56,26 +56,36 @@ pub(crate) struct Pieces<'v, 'a> {
 }
 
 impl<'v, 'a> Pieces<'v, 'a> {
-    /// The `entries` entries at offset `at`, as far as the file has them.
+    /// The `entries` entries at offset `at`, as far as the file has them: its last sector is whole, as QEMU reads it.
     pub(crate) fn new(view: &'v View<'a>, at: u64, entries: u64) -> Self {
-        let whole = view.length().saturating_sub(at) / 8;
-        let end = at.saturating_add(entries.min(whole) * 8);
+        let there = view.length().next_multiple_of(SECTOR).saturating_sub(at) / 8;
+        let end = at.saturating_add(entries.min(there) * 8);
         Self { view, start: at, end, index: 0 }
+    }
+
+    fn at(&self, index: u64) -> u64 {
+        self.start + index * 8
     }
 }
 
-impl<'a> Iterator for Pieces<'_, 'a> {
+impl<'v> Iterator for Pieces<'v, '_> {
     /// Index of the first entry, and the entries. Whatever is between two pieces is 0.
-    type Item = (u64, &'a [[u8; 8]]);
+    type Item = (u64, &'v [[u8; 8]]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let data = self.view.next_data(self.start + self.index * 8..self.end)?;
+        let data = self.view.next_data(self.at(self.index)..self.end)?;
         // Entries are whole, whatever the pieces of the file are.
         let first = (data.start - self.start) / 8;
         let behind = (data.end - self.start).div_ceil(8);
-        self.index = behind;
+        let (at, size) = (self.at(first), (behind - first) * 8);
+        let mut entries = self.view.clipped(at, size).as_chunks().0;
+        if entries.is_empty() {
+            entries = self.view.cut_entry(at);
+        }
         self.view.reads(data);
-        Some((first, self.view.clipped(self.start + first * 8, (behind - first) * 8).as_chunks().0))
+        // One that the end of the file cuts short comes by itself.
+        self.index = first + entries.len() as u64;
+        (!entries.is_empty()).then_some((first, entries))
     }
 }
 
@@ -86,7 +96,7 @@ pub struct Runs<'v, 'a> {
     /// Index of the next entry.
     index: u64,
     /// What is left of the piece that comes next, and the index of its first entry.
-    piece: (u64, &'a [[u8; 8]]),
+    piece: (u64, &'v [[u8; 8]]),
     cluster_bits: u32,
 }
 
@@ -96,7 +106,7 @@ impl<'v, 'a> Runs<'v, 'a> {
     }
 
     /// The entries that follow the last run in the same piece of the file.
-    pub(crate) fn rest(&self) -> &'a [[u8; 8]] {
+    pub(crate) fn rest(&self) -> &'v [[u8; 8]] {
         self.piece.1
     }
 
@@ -157,7 +167,7 @@ mod tests {
     fn runs(entries: &[u64]) -> Vec<(u64, u64, u64)> {
         let bytes = bytes(entries);
         let view = View::from(&bytes);
-        let runs = Runs::new(Pieces::new(&view, 0, 1 << 40), 12);
+        let runs = Runs::new(Pieces::new(&view, 0, entries.len() as u64), 12);
         runs.map(|run| (run.index, run.count, run.value)).collect()
     }
 

@@ -32,6 +32,8 @@ pub struct Progress {
 /// memory stays bounded however large the tables are.
 pub struct View<'a> {
     bytes: &'a [u8],
+    /// The last bytes, which are no whole entry of a table, as if zeroes followed: so does QEMU read them.
+    cut: [[u8; 8]; 1],
     /// Whose file has the holes, and the ranges that a preview wrote over them.
     holes: Option<(&'a Image, &'a [Range<u64>])>,
     /// Whose pages can be given back: not those of a preview, which would be lost.
@@ -43,6 +45,8 @@ pub struct View<'a> {
 
 /// Pieces of data that were found: from the key on there is a hole, up to the piece's start.
 type Known = BTreeMap<u64, (u64, u64)>;
+/// A file that ends inside a sector reads as if it had all of it, and zeroes in its rest.
+pub(crate) const SECTOR: u64 = 512;
 /// As many are remembered: tables are near one another, or far apart in few holes.
 const MOST_KNOWN: usize = 1024;
 
@@ -55,8 +59,11 @@ struct Read {
 
 impl<'a> View<'a> {
     fn new(bytes: &'a [u8]) -> Self {
+        let mut cut = [0; 8];
+        cut.iter_mut().zip(bytes.as_chunks::<8>().1).for_each(|(to, from)| *to = *from);
         Self {
             bytes,
+            cut: [cut],
             holes: None,
             mapped: None,
             observer: None,
@@ -138,6 +145,12 @@ impl<'a> View<'a> {
             head.copy_from_slice(bytes);
         }
         head
+    }
+
+    /// The entry at `at` that the end of the file cuts short, if it does.
+    pub(crate) fn cut_entry(&self, at: u64) -> &[[u8; 8]] {
+        let is_cut = at % 8 == 0 && at < self.length() && self.length() - at < 8;
+        if is_cut { &self.cut } else { &[] }
     }
 
     /// Notes that pages of a range are being read.

@@ -91,10 +91,15 @@ impl<'a> Model<'a> {
         self.wrong(offset).or_else(cut_short)
     }
 
-    /// Entry `index` of the table at `at`, where the file has it.
+    /// Entry `index` of the table at `at`, where the file has it: in its last sector, zeroes follow what it has.
     pub(super) fn entry(&self, at: u64, index: u64) -> Option<u64> {
-        let bytes = clipped(self.image, at.checked_add(index.checked_mul(8)?)?, 8);
-        Some(u64::from_le_bytes(*bytes.first_chunk()?))
+        let at = at.checked_add(index.checked_mul(8)?)?;
+        if at.checked_add(8)? > (self.image.len() as u64).div_ceil(512) * 512 {
+            return None;
+        }
+        let mut entry = [0; 8];
+        entry.iter_mut().zip(clipped(self.image, at, 8)).for_each(|(to, &from)| *to = from);
+        Some(u64::from_le_bytes(entry))
     }
 
     /// The entries of the table at `at`, as far as the file has them.

@@ -126,13 +126,16 @@ fn blank(bytes: &mut [u8], range: Range<u64>) {
 
 /// Every entry of a copied table is 0, 1, the place of a cluster, or stands in for something.
 fn table_is_public(model: &Model<'_>, copy: &[u8], table: Range<u64>) {
-    let (words, rest) = clipped(copy, table.start, table.end - table.start).as_chunks::<8>();
-    assert!(rest.iter().all(|&byte| byte == 0), "half an entry");
     let size = model.cluster_size;
-    for word in words {
-        let word = u64::from_le_bytes(*word);
-        let is_cluster = word.is_multiple_of(size) && word < model.file_end.max(model.header_end);
-        let stands_in = word >= 1 << 61 || word % size == 2;
+    let file_end = model.file_end.max(size);
+    let past_end = model.header_end.max(file_end);
+    for bytes in clipped(copy, table.start, table.end - table.start).chunks(8) {
+        let mut word = [0; 8];
+        word.iter_mut().zip(bytes).for_each(|(to, &from)| *to = from);
+        let word = u64::from_le_bytes(word);
+        let is_cluster = word.is_multiple_of(size) && word < file_end;
+        let ends = [file_end, file_end + size, past_end, past_end + size];
+        let stands_in = word % size == 2 || ends.contains(&word);
         // Of the last cluster, and what goes on from there: the entry before it may be that of another table.
         let before = word.wrapping_sub(size).to_le_bytes();
         let goes_on = || copy.as_chunks::<8>().0.contains(&before);

@@ -277,7 +277,8 @@ impl Victim<'_, '_> {
         let Self { offset, l1_index, .. } = *self;
         let image = tables.view().bytes();
         let at = offset.0 + index * 8;
-        let old = self.at(index).ok_or_else(|| Error::Truncated {
+        let is_there = at.checked_add(8).is_some_and(|end| end <= image.len() as u64);
+        let old = self.at(index).filter(|_| is_there).ok_or_else(|| Error::Truncated {
             what: "table entry",
             at: HostOffset(at),
             need: 8,

@@ -6,6 +6,7 @@ use crate::error::{Error, Reason, Result};
 use crate::qed::header::{Header, known_fields};
 use crate::table::Run;
 use crate::units::HostOffset;
+use crate::view::SECTOR;
 
 /// The cluster sizes that the specification allows, in bytes; powers of two only.
 pub const CLUSTER_SIZES: RangeInclusive<u32> = 1 << 12..=1 << 26;
@@ -78,7 +79,7 @@ impl Geometry {
         Self::validated("table_size", fields.table_size, &TABLE_SIZES)?;
         let cluster_bits = fields.cluster_size.trailing_zeros();
         // QEMU sees files in sectors: one that ends inside a sector has all of it.
-        let length = (header.image().len() as u64).next_multiple_of(512);
+        let length = (header.image().len() as u64).next_multiple_of(SECTOR);
         Ok(Self {
             cluster_bits,
             table_bits: fields.table_size.trailing_zeros(),

@@ -122,9 +122,6 @@ fn l2<'t>(
     table: HostOffset,
 ) -> impl Iterator<Item = (u64, u64, u64, ExtentKind)> + 't {
     let geometry = tables.geometry();
-    // The file's last sector is whole to whoever reads it: what the file does not have of it reads as zeroes.
-    let there = (tables.view().length().saturating_sub(table.0) / 8).min(geometry.entries());
-    let behind = (l1_index, there, geometry.entries() - there, ExtentKind::Unallocated);
     let entries = tables.l2_runs(table).flat_map(move |run| {
         geometry.kinds(run).map(move |(entry, part)| {
             let kind = match entry {
@@ -136,8 +133,7 @@ fn l2<'t>(
             (l1_index, part.index, part.count, kind)
         })
     });
-    let behind = (there < geometry.entries()).then_some(behind);
-    entries.chain(behind).chain(std::iter::from_fn(move || {
+    entries.chain(std::iter::from_fn(move || {
         tables.was_visited(l1_index);
         None
     }))

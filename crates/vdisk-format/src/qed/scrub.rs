@@ -192,7 +192,11 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         let bytes = self.tables.view().read(at, buffer.unwrap_or_default());
         let (entries, rest) = bytes.as_chunks_mut::<8>();
         self.blank.entries(entries);
-        rest.fill(0); // no whole entry
+        // What the file's end cuts short reads as if zeroes followed.
+        let mut cut = [0; 8];
+        cut.iter_mut().zip(&*rest).for_each(|(to, from)| *to = *from);
+        let cut = self.blank.entry(u64::from_le_bytes(cut)).to_le_bytes();
+        rest.iter_mut().zip(cut).for_each(|(to, from)| *to = from);
         put_not_zero(at, bytes, &mut self.put)
     }
 }

@@ -5,7 +5,7 @@ use crate::qed::geometry::{Geometry, Invalid};
 use crate::qed::header::Header;
 use crate::table::{Pieces, Run, Runs};
 use crate::units::HostOffset;
-use crate::view::View;
+use crate::view::{SECTOR, View};
 
 /// An image whose tables can be read: whatever they say, but for a header whose sizes make no table.
 ///
@@ -105,11 +105,13 @@ impl<'a> Tables<'a> {
     #[must_use]
     pub fn entry(&self, offset: HostOffset, index: u64) -> Option<u64> {
         let at = offset.0.checked_add(index.checked_mul(8)?)?;
-        let whole = at.checked_add(8).is_some_and(|end| end <= self.view.length());
+        let end = self.view.length().next_multiple_of(SECTOR);
+        let whole = at.checked_add(8).is_some_and(|behind| behind <= end);
         // A hole is not touched: some file systems would fill it.
         let Some(data) = self.view.next_data(at..at.saturating_add(8)) else { return whole.then_some(0) };
         self.view.reads(data);
-        Some(u64::from_le_bytes(*self.view.clipped(at, 8).first_chunk()?))
+        let entry = self.view.clipped(at, 8).first_chunk().or_else(|| self.view.cut_entry(at).first())?;
+        Some(u64::from_le_bytes(*entry))
     }
 
     /// The entries of the L2 table at `offset`, as far as the file has them and they are no hole.
