@@ -1,5 +1,5 @@
 //! Runs each example as its reader would.
-#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that panics has failed")]
 
 use std::env::consts::EXE_SUFFIX;
 use std::fs;

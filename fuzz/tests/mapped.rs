@@ -45,7 +45,7 @@ fn events(tables: &Tables<'_>) -> Vec<String> {
             events.extend((index..).zip(values).map(|(index, value)| format!("{index} {value:#x} None")));
         }
         Event::Again { from, clusters } => {
-            again.extend((from..).zip(clusters).map(|again| format!("{again:?}")))
+            again.extend((from..).zip(clusters).map(|again| format!("{again:?}")));
         }
         event => {
             if let Event::Table { table, .. } = event {
@@ -62,7 +62,7 @@ fn events(tables: &Tables<'_>) -> Vec<String> {
 fn a_mapped_file_is_read_as_its_bytes_are() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let mut random = Xorshift::new(7);
-    for _ in 0..400 {
+    for _ in 0..150 {
         let length = 64 + random.below(512);
         let bytes = qed_image(&random.bytes(length));
         let out = File::create(file.path()).unwrap();

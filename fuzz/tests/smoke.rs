@@ -104,37 +104,37 @@ fn qed_parse() {
 
 #[test]
 fn qed_walk() {
-    smoke("qed_walk", 1000);
+    smoke("qed_walk", 300);
 }
 
 #[test]
 fn qed_check() {
-    smoke("qed_check", 1000);
+    smoke("qed_check", 300);
 }
 
 #[test]
 fn qed_map() {
-    smoke("qed_map", 1000);
+    smoke("qed_map", 300);
 }
 
 #[test]
 fn qed_scrub() {
-    smoke("qed_scrub", 1000);
+    smoke("qed_scrub", 300);
 }
 
 #[test]
 fn qed_corrupt() {
-    smoke("qed_corrupt", 1000);
+    smoke("qed_corrupt", 300);
 }
 
 #[test]
 fn qed_edits() {
-    smoke("qed_edits", 1000);
+    smoke("qed_edits", 300);
 }
 
 #[test]
 fn qed_repair() {
-    smoke("qed_repair", 1000);
+    smoke("qed_repair", 300);
 }
 
 #[test]

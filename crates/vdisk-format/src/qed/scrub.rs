@@ -105,7 +105,10 @@ fn put_name(header: &Header<'_>, put: &mut impl FnMut(u64, &[u8]) -> Result<()>)
     if features & FEATURE_BACKING_FILE == 0 || end > u64::from(*CLUSTER_SIZES.start()) {
         return Ok(());
     }
-    put(at.into(), clipped(header.image(), at.into(), size.into()))
+    match clipped(header.image(), at.into(), size.into()) {
+        [] => Ok(()), // the file ends before it
+        name => put(at.into(), name),
+    }
 }
 
 /// Clusters of the file, the last one perhaps in part: an L1 table that is cut short is read to its last byte.
@@ -229,6 +232,20 @@ mod tests {
         })
         .unwrap();
         copy
+    }
+
+    #[test]
+    fn nothing_is_written_behind_the_end_of_the_file() {
+        let fields = HeaderFields {
+            cluster_size: 4096,
+            table_size: 2,
+            features: FEATURE_BACKING_FILE,
+            backing_filename_offset: 200,
+            backing_filename_size: 5,
+            ..HeaderFields::default()
+        };
+        let image = fields.to_bytes();
+        assert_eq!(copy(&image), image);
     }
 
     #[test]
