@@ -4,6 +4,7 @@
 //! * `make_image` writes a small qcow2 image: a FILE for the next two, where there is no qemu-img.
 //! * `read_header` prints what a header says, and what is wrong with it.
 //! * `edit_header` changes a header through a plan, and takes the change back.
+//! * `make_qed` writes a small QED image: a FILE for the next three. No qemu-img makes one like it.
 //! * `check_qed` prints what is wrong with a QED image.
 //! * `map_qed` prints where the data of a QED image's virtual disk are.
 //! * `scrub_qed` copies a QED image without what its guest stored.

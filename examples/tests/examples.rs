@@ -108,6 +108,14 @@ fn a_qed_image_is_checked() {
 }
 
 #[test]
+fn a_qed_image_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("disk.qed");
+    assert_eq!(run("make_qed", &file), "262144 bytes\n");
+    assert_eq!(run("check_qed", &file), "Clean: 0 corruptions, 0 leaks\n");
+}
+
+#[test]
 fn a_qed_image_is_mapped() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("disk.qed");
@@ -133,7 +141,8 @@ fn a_qed_image_is_scrubbed() {
 
 #[test]
 fn without_a_file_they_say_how_to_be_called() {
-    for name in ["make_image", "read_header", "edit_header", "check_qed", "map_qed", "scrub_qed"] {
+    for name in ["make_image", "read_header", "edit_header", "make_qed", "check_qed", "map_qed", "scrub_qed"]
+    {
         let output = Command::new(program(name)).output().unwrap();
         assert!(!output.status.success());
         let err = String::from_utf8(output.stderr).unwrap();

@@ -10,14 +10,17 @@ const WORDS: usize = (CHUNK / 64) as usize;
 const MOST_SPARSE: usize = WORDS * 8 / 2;
 /// So many clusters fit in a slot.
 const FEW: usize = 6;
-/// So many chunks are dense from the start, for a dense one is faster: 4 MiB, enough for 2 TiB in 64 KiB clusters.
-const DENSE_AT_ONCE: usize = (4 << 20) / (WORDS * 8);
+/// Dense chunks are faster, and may take so much however little is in them: enough for 2 TiB in 64 KiB clusters.
+const FREE: usize = 4 << 20;
 
 /// A set of cluster numbers below a fixed end.
 #[derive(Debug, Default)]
 pub(crate) struct ClusterSet {
     chunks: Vec<Option<Chunk>>,
+    /// How many chunks are dense.
     dense: usize,
+    /// How many clusters were added to dense chunks, at least: what they saved, others may take.
+    added: usize,
 }
 
 #[derive(Debug)]
@@ -36,7 +39,7 @@ impl ClusterSet {
     pub(crate) fn new(end: u64) -> Self {
         let mut chunks = Vec::new();
         chunks.resize_with(usize::try_from(end.div_ceil(CHUNK)).unwrap_or(0), || None);
-        Self { chunks, dense: 0 }
+        Self { chunks, dense: 0, added: 0 }
     }
 
     /// Adds `count` clusters from `first` on, and tells `seen` which of them were in the set already. Returns how many.
@@ -46,31 +49,26 @@ impl ClusterSet {
             let Some(slot) = self.chunks.get_mut(index as usize) else { break };
             let base = index * CHUNK;
             let fill = (part.end - part.start) as usize;
-            let chunk = slot.get_or_insert_with(|| {
-                if self.dense < DENSE_AT_ONCE || fill > MOST_SPARSE {
-                    self.dense += 1;
-                    Chunk::Dense(empty())
-                } else {
-                    Chunk::Few(0, [0; FEW])
-                }
-            });
-            if let Chunk::Few(count, few) = chunk
-                && usize::from(*count) + fill > FEW
-            {
-                *chunk = Chunk::Sparse(Box::new(few.iter().take((*count).into()).copied().collect()));
-            }
-            if let Chunk::Sparse(clusters) = chunk
-                && clusters.len() + fill > MOST_SPARSE
-            {
+            let has_room = self.dense * WORDS * 8 < FREE + 2 * self.added;
+            let chunk = slot.get_or_insert(Chunk::Few(0, [0; FEW]));
+            let has = chunk.list().len();
+            if !matches!(chunk, Chunk::Dense(_)) && (has_room || has + fill > MOST_SPARSE) {
                 let mut words = empty();
-                for &cluster in clusters.iter() {
+                for &cluster in chunk.list() {
                     set(&mut words, cluster.into()..u64::from(cluster) + 1, |_| {});
                 }
                 *chunk = Chunk::Dense(words);
+                self.dense += 1;
+                self.added += has;
+            } else if matches!(chunk, Chunk::Few(..)) && has + fill > FEW {
+                *chunk = Chunk::Sparse(Box::new(chunk.list().to_vec()));
             }
             let mut found = |range: Range<u64>| already.add(base + range.start..base + range.end, &mut seen);
             match chunk {
-                Chunk::Dense(words) => set(words, part, &mut found),
+                Chunk::Dense(words) => {
+                    self.added += fill;
+                    set(words, part, &mut found);
+                }
                 Chunk::Sparse(clusters) => merge(clusters, part, &mut found),
                 Chunk::Few(count, few) => {
                     let mut list = few.iter().take((*count).into()).copied().collect();
@@ -96,6 +94,11 @@ impl ClusterSet {
             return is_new;
         }
         false
+    }
+
+    /// Notes how many clusters [`insert_new`](Self::insert_new) added: it has no time for that.
+    pub(crate) fn note_added(&mut self, count: u64) {
+        self.added += count as usize;
     }
 
     /// Whether any of `count` clusters from `first` on is in the set.
@@ -259,7 +262,7 @@ mod tests {
         /// Beside a set of numbers, with chunks that are dense, sparse, and sparse until they are full.
         #[test]
         fn is_a_set(
-            dense in prop_oneof![Just(0), Just(DENSE_AT_ONCE)],
+            dense in prop_oneof![Just(0), Just(FREE)],
             runs in proptest::collection::vec((0..3 * CHUNK, prop_oneof![1..4u64, 1..6000u64]), 1..12),
             near in proptest::collection::vec(0..9u64, 0..20),
         ) {

@@ -149,7 +149,7 @@ impl<'a> View<'a> {
 
     /// The entry at `at` that the end of the file cuts short, if it does.
     pub(crate) fn cut_entry(&self, at: u64) -> &[[u8; 8]] {
-        let is_cut = at % 8 == 0 && at < self.length() && self.length() - at < 8;
+        let is_cut = at.is_multiple_of(8) && at < self.length() && self.length() - at < 8;
         if is_cut { &self.cut } else { &[] }
     }
 

@@ -51,7 +51,7 @@ pub(crate) fn iotests(original: bool) -> Result<(), Failure> {
         fs::rename(&script, &kept).map_err(Failure::at(&script))?;
         write_program(&script, &shim(&["sys.executable".to_owned(), python_string(&kept)], &bench.log))?;
     } else {
-        let program = workspace::build_qcow2()?;
+        let program = workspace::build_tool("qcow2")?;
         write_program(&bench.tests.join("qcow2.py"), &shim(&[python_string(&program)], &bench.log))?;
     }
     let printed = run_check(&bench)?;

@@ -29,14 +29,15 @@ pub(crate) fn target() -> PathBuf {
     root().join("target")
 }
 
-/// Builds the `qcow2` program and says where it is.
-pub(crate) fn build_qcow2() -> Result<PathBuf, Failure> {
-    Run::cargo(["build", "-p", "qcow2-tool"]).status()?;
-    let program = cargo_target().join("debug").join(format!("qcow2{}", env::consts::EXE_SUFFIX));
+/// Builds a program, `qcow2` or `qed`, and says where it is.
+pub(crate) fn build_tool(name: &str) -> Result<PathBuf, Failure> {
+    let package = format!("{name}-tool");
+    Run::cargo(["build", "-p", &package]).status()?;
+    let program = cargo_target().join("debug").join(format!("{name}{}", env::consts::EXE_SUFFIX));
     if program.is_file() {
         Ok(program)
     } else {
-        Err(Failure::new(format!("cargo built qcow2-tool, but there is no {}", program.display())))
+        Err(Failure::new(format!("cargo built {package}, but there is no {}", program.display())))
     }
 }
 

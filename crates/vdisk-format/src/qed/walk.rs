@@ -94,6 +94,7 @@ fn scattered(entries: &[[u8; 8]], geometry: Geometry, used: &mut ClusterSet) -> 
             break;
         }
     }
+    used.note_added(count);
     (count > 0).then(|| Scattered { index: 0, count, first, last: next - size, breaks })
 }
 
