@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::cluster_set::ClusterSet;
 use crate::error::{Error, Reason, Result};
 use crate::plan::Plan;
 use crate::qed::edit::l2_table;
@@ -197,7 +198,12 @@ fn in_a_table<'t, 'a>(
             }
             let start = random.below(count as u64) as usize;
             let mut expected = "an L2 table";
+            // All L1 entries may name one table: what was tried in vain is not tried again.
+            let mut tried = ClusterSet::new(tables.geometry().clusters());
             for (l1_index, offset) in named().skip(start).chain(named().take(start)) {
+                if tried.insert(offset.0 >> tables.geometry().cluster_bits(), 1, |_| {}) > 0 {
+                    continue;
+                }
                 let table = victim(Some(l1_index), offset);
                 match choose(&table, random) {
                     Ok((source, index)) => return Ok((table, source, index)),
