@@ -125,8 +125,11 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         // First those that a check looks into, so that neighbouring entries are copied one behind the other.
         for (l1_index, value) in tables.l1_entries() {
             if let Ok(table) = geometry.table_offset(value) {
-                self.scrubbed.tables += u64::from(self.table(table.0)?);
-                tables.was_visited(l1_index, table);
+                // All L1 entries may name one table: giving its pages back each time would take longer than the copy.
+                if self.table(table.0)? {
+                    self.scrubbed.tables += 1;
+                    tables.was_visited(l1_index, table);
+                }
             }
         }
         for (_, value) in tables.l1_entries() {
