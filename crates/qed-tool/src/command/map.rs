@@ -55,17 +55,36 @@ pub(super) fn run(
 
 /// As `qemu-img map` prints what is data.
 fn lines(out: &mut Out, path: &Path, extents: impl Iterator<Item = Extent>) -> Outcome {
-    let hex = |number: u64| if number == 0 { "0".to_owned() } else { format!("{number:#x}") };
     let name = path.display().to_string();
     writeln!(out, "{:<16}{:<16}{:<16}File", "Offset", "Length", "Mapped to")?;
+    let mut line = String::new();
     for extent in extents {
         if let ExtentKind::Data { offset } = extent.kind {
-            write!(out, "{:<16}{:<16}{:<16}", hex(extent.start.0), hex(extent.length), hex(offset.0))?;
+            line.clear();
+            for number in [extent.start.0, extent.length, offset.0] {
+                column(&mut line, number);
+            }
+            out.write_all(line.as_bytes())?;
             out.untrusted(name.as_bytes())?;
             writeln!(out)?;
         }
     }
     Ok(())
+}
+
+/// A number as C's `%#-16x` prints it, digit by digit: a hostile image has hundreds of thousands of lines.
+fn column(line: &mut String, number: u64) {
+    let end = line.len() + 16;
+    if number > 0 {
+        line.push_str("0x");
+    }
+    let digits = (64 - number.leading_zeros()).div_ceil(4).max(1);
+    for digit in (0..digits).rev() {
+        line.push(char::from_digit((number >> (digit * 4) & 15) as u32, 16).unwrap_or('0'));
+    }
+    while line.len() < end {
+        line.push(' ');
+    }
 }
 
 /// The array of `qemu-img map --output=json`, byte for byte.
