@@ -1,0 +1,13 @@
+//! The binary `qed` as its users meet it: whole processes on whole images, beside qemu-img and qemu-io.
+//!
+//! Nothing is skipped when a program is missing: the test fails and names the chore that installs it. Whatever is random
+//! prints its seed; `VDISK_SEED` replays it.
+
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod locks;
+#[cfg(test)]
+mod support;
