@@ -6,8 +6,22 @@
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod copy_metadata;
+#[cfg(test)]
+mod corrupt;
+#[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod fragcheck;
 #[cfg(test)]
 mod locks;
 #[cfg(test)]
+mod need_check;
+#[cfg(test)]
+mod plans;
+#[cfg(test)]
+mod show;
+#[cfg(test)]
 mod support;
+#[cfg(test)]
+mod zerocluster;
