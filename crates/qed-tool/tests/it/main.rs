@@ -4,6 +4,8 @@
 //! prints its seed; `VDISK_SEED` replays it.
 
 #[cfg(test)]
+mod check;
+#[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod copy_metadata;
@@ -11,6 +13,8 @@ mod copy_metadata;
 mod corrupt;
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod differs;
 #[cfg(test)]
 mod fragcheck;
 #[cfg(test)]
