@@ -20,9 +20,13 @@ mod fragcheck;
 #[cfg(test)]
 mod locks;
 #[cfg(test)]
+mod map;
+#[cfg(test)]
 mod need_check;
 #[cfg(test)]
 mod plans;
+#[cfg(test)]
+mod repair;
 #[cfg(test)]
 mod show;
 #[cfg(test)]
