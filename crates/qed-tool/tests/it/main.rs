@@ -18,6 +18,8 @@ mod differs;
 #[cfg(test)]
 mod fragcheck;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod locks;
 #[cfg(test)]
 mod map;
