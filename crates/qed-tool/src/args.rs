@@ -83,7 +83,7 @@ pub enum Command {
     #[command(after_help = EXIT_STATUS_HELP)]
     Invalidate(CorruptArgs),
     /// Print, set or clear the need-check bit: whether the image is to be checked before it is used
-    #[command(name = "need_check", alias = "need-check", after_help = EXIT_STATUS_HELP)]
+    #[command(name = "need_check", visible_alias = "need-check", after_help = EXIT_STATUS_HELP)]
     NeedCheck {
         /// on or off; without it, True or False is printed
         #[arg(value_enum)]
@@ -96,12 +96,12 @@ pub enum Command {
     ///
     /// Fragments are counted over the whole disk. `check` counts as `qemu-img check` does, which starts anew with each L2
     /// table.
-    #[command(alias = "frag-check", after_help = EXIT_STATUS_HELP)]
+    #[command(visible_alias = "frag-check", after_help = EXIT_STATUS_HELP)]
     Fragcheck,
     /// Make zero clusters of clusters of the disk: all of them, or none
     ///
     /// A cluster without an L2 table is refused, as is one past the end of the disk. What held the data is leaked.
-    #[command(name = "zerocluster", aliases = ["zero-cluster", "zero_cluster"], after_help = EXIT_STATUS_HELP)]
+    #[command(name = "zerocluster", visible_aliases = ["zero-cluster", "zero_cluster"], after_help = EXIT_STATUS_HELP)]
     ZeroCluster {
         /// A byte of the disk: the first cluster is the one that it lies in
         pos: String,
@@ -116,7 +116,7 @@ pub enum Command {
     ///
     /// The copy is as long as the image, with holes where there is no metadata, and `check` finds the same in it. The
     /// backing file's name is copied. A file OUT that exists is replaced.
-    #[command(name = "copy_metadata", alias = "copy-metadata", after_help = EXIT_STATUS_HELP)]
+    #[command(name = "copy_metadata", visible_alias = "copy-metadata", after_help = EXIT_STATUS_HELP)]
     CopyMetadata {
         /// The file to write
         #[arg(value_name = "OUT")]

@@ -5,12 +5,15 @@ use std::hash::Hasher;
 
 use twox_hash::XxHash3_64;
 
-use crate::bytes::clipped;
 use crate::image::Image;
 use crate::limits::MAX_FINGERPRINT_BYTES;
+use crate::view::View;
 
 /// Bytes that are hashed between two times that their pages are given back.
 pub(crate) const PIECE: u64 = 4 << 20;
+
+/// Holes are of such blocks, as a rule.
+const BLOCK: u64 = 4096;
 
 /// The byte ranges of an image's metadata.
 #[derive(Debug)]
@@ -35,24 +38,39 @@ impl Regions {
     }
 
     /// The digest of the file's length and of the ranges' bytes, up to [`MAX_FINGERPRINT_BYTES`], each hashed once,
-    /// however often it was added.
+    /// however often it was added. Blocks of zeroes are left out, so that holes are not read, and a copy without holes
+    /// has the same digest.
     pub(crate) fn digest(mut self, image: &Image) -> u64 {
         merge(&mut self.ranges);
+        let view = View::from(image);
         let mut hasher = XxHash3_64::with_seed(0);
         hasher.write_u64(self.length);
-        let (mut left, mut resident) = (MAX_FINGERPRINT_BYTES, 0);
+        let mut left = MAX_FINGERPRINT_BYTES;
         for (mut at, end) in self.ranges {
-            while at < end && left > 0 {
-                let length = PIECE.min(end - at).min(left);
-                hasher.write(clipped(image.bytes(), at, length));
-                (at, left, resident) = (at + length, left - length, resident + length);
-                if resident >= PIECE {
-                    image.release(0, u64::MAX);
-                    resident = 0;
-                }
+            while let Some(data) = view.next_data(at..end).filter(|_| left > 0) {
+                let start = (data.start / BLOCK * BLOCK).max(at);
+                let length = PIECE.min(data.end.next_multiple_of(BLOCK).min(end) - start).min(left);
+                hash_blocks(&mut hasher, start, view.clipped(start, length));
+                view.reads(start..start + length);
+                view.was_read();
+                (at, left) = (start + length, left - length);
             }
         }
         hasher.finish()
+    }
+}
+
+/// Hashes what is not zero of `bytes`, which are at offset `at`, block by block of the file.
+fn hash_blocks(hasher: &mut XxHash3_64, mut at: u64, mut bytes: &[u8]) {
+    const ZEROES: [u8; BLOCK as usize] = [0; BLOCK as usize];
+    while !bytes.is_empty() {
+        let (block, rest) = bytes.split_at(((BLOCK - at % BLOCK) as usize).min(bytes.len()));
+        if !ZEROES.starts_with(block) {
+            hasher.write_u64(at);
+            hasher.write(block);
+        }
+        at += block.len() as u64;
+        bytes = rest;
     }
 }
 
@@ -71,6 +89,24 @@ pub(crate) fn merge(ranges: &mut Vec<(u64, u64)>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn holes_and_zeroes_are_alike_and_anything_else_is_not() {
+        let digest = |image: &Image| {
+            let mut regions = Regions::new(image.bytes());
+            regions.add(100, 3 << 20);
+            regions.digest(image)
+        };
+        let mut bytes = vec![0; 4 << 20];
+        bytes[1 << 20] = 7;
+        let sparse = tempfile::NamedTempFile::new().unwrap();
+        sparse.as_file().set_len(4 << 20).unwrap();
+        crate::image::write_all_at(sparse.as_file(), &[7], 1 << 20).unwrap();
+        let before = digest(&Image::open(sparse.path()).unwrap());
+        assert_eq!(before, digest(&Image::from_bytes(bytes.clone())));
+        bytes.swap(1 << 20, (1 << 20) + 8192);
+        assert_ne!(before, digest(&Image::from_bytes(bytes)));
+    }
 
     #[test]
     fn overlapping_ranges_are_hashed_once() {

@@ -31,6 +31,23 @@ impl Preview<'_> {
     pub(crate) fn written(&self) -> &[Range<u64>] {
         &self.written
     }
+
+    /// Gives the pages of a range back to the system, but for those that the plan wrote to.
+    pub(crate) fn release(&self, range: Range<u64>) {
+        #[cfg(unix)]
+        if let Data::Mapped(map) = &self.data {
+            let mut at = range.start;
+            let first = self.written.partition_point(|written| written.end <= at);
+            for written in self.written.get(first..).unwrap_or_default() {
+                if written.start >= range.end {
+                    break;
+                }
+                map.release(at..written.start);
+                at = written.end;
+            }
+            map.release(at..range.end);
+        }
+    }
 }
 
 impl Deref for Preview<'_> {
@@ -84,9 +101,10 @@ mod mapped {
     use std::ffi::c_void;
     use std::fs::File;
     use std::num::NonZeroUsize;
+    use std::ops::Range;
     use std::ptr::NonNull;
 
-    use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+    use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
     use crate::error::{Error, Result};
     use crate::plan::Plan;
@@ -150,6 +168,21 @@ mod mapped {
         }
     }
 
+    impl Private {
+        /// Gives back the whole pages of a range that was never written to.
+        pub(super) fn release(&self, range: Range<u64>) {
+            const PAGE: u64 = 64 << 10; // or less: what is no multiple of it is kept
+            let end = range.end.min(self.length as u64) / PAGE * PAGE;
+            let start = range.start.next_multiple_of(PAGE);
+            let Some(length) = end.checked_sub(start).filter(|&length| length > 0) else { return };
+            // SAFETY: the range lies in the map. Its pages are clean copies of the file's, or zeroes behind the file's
+            // end: the next touch reads the same bytes. A failure changes nothing.
+            let _ = unsafe {
+                madvise(self.start.byte_add(start as usize), length as usize, MmapAdvise::MADV_DONTNEED)
+            };
+        }
+    }
+
     impl Drop for Private {
         fn drop(&mut self) {
             // SAFETY: both maps were made by `new` and lie in this range; no reference outlives self.
@@ -179,6 +212,22 @@ mod tests {
         assert_eq!(&preview[preview.len() - 4..], b"\0far");
         assert!(image.bytes()[..64].iter().all(|&byte| byte == 0), "the file is untouched");
         assert_eq!(file.as_file().metadata().unwrap().len(), 1 << 40);
+    }
+
+    #[test]
+    fn what_is_given_back_is_read_again_and_what_was_written_is_kept() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), vec![7; 1 << 20]).unwrap();
+        let image = Image::open(file.path()).unwrap();
+        let mut plan = Plan::new(image.bytes());
+        for at in [0, 300_000, 1 << 19, (1 << 20) - 5] {
+            plan.set(image.bytes(), at, b"plan", "write".to_owned()).unwrap();
+        }
+        let preview = image.preview(&plan).unwrap();
+        let before = preview.to_vec();
+        preview.release(0..u64::MAX);
+        preview.release(1000..900_000);
+        assert_eq!(*preview, *before);
     }
 
     proptest! {

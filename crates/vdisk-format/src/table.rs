@@ -2,6 +2,9 @@
 
 use crate::view::{SECTOR, View};
 
+/// Bytes of a piece: what is read of a table before pages are given back.
+const AT_MOST: u64 = 1 << 20;
+
 /// How many of `entries` are `value`, `value + step`, `value + 2 * step`, …
 ///
 /// Sixteen at a time, without a branch between them: this is where a check of an image in order spends its time.
@@ -73,7 +76,10 @@ impl<'v> Iterator for Pieces<'v, '_> {
     type Item = (u64, &'v [[u8; 8]]);
 
     fn next(&mut self) -> Option<Self::Item> {
+        // The piece before is done with, and this one is no longer than what may be resident.
+        self.view.was_read();
         let data = self.view.next_data(self.at(self.index)..self.end)?;
+        let data = data.start..data.end.min(data.start + AT_MOST);
         // Entries are whole, whatever the pieces of the file are.
         let first = (data.start - self.start) / 8;
         let behind = (data.end - self.start).div_ceil(8);

@@ -36,8 +36,9 @@ pub struct View<'a> {
     cut: [[u8; 8]; 1],
     /// Whose file has the holes, and the ranges that a preview wrote over them.
     holes: Option<(&'a Image, &'a [Range<u64>])>,
-    /// Whose pages can be given back: not those of a preview, which would be lost.
+    /// Whose pages can be given back, and read in another way.
     mapped: Option<&'a Image>,
+    preview: Option<&'a Preview<'a>>,
     observer: Option<&'a dyn Fn(Progress)>,
     known: RefCell<Known>,
     read: RefCell<Read>,
@@ -66,6 +67,7 @@ impl<'a> View<'a> {
             cut: [cut],
             holes: None,
             mapped: None,
+            preview: None,
             observer: None,
             known: RefCell::default(),
             read: RefCell::default(),
@@ -155,7 +157,7 @@ impl<'a> View<'a> {
 
     /// Notes that pages of a range are being read.
     pub(crate) fn reads(&self, range: Range<u64>) {
-        if self.mapped.is_none() {
+        if self.mapped.is_none() && self.preview.is_none() {
             return;
         }
         let mut read = self.read.borrow_mut();
@@ -168,11 +170,11 @@ impl<'a> View<'a> {
 
     /// What was read is no longer needed: gives its pages back, if they are enough.
     pub(crate) fn was_read(&self) {
-        let Some(image) = self.mapped else { return };
         let mut read = self.read.borrow_mut();
         if read.bytes >= RESIDENT || read.ranges.len() >= MOST_KNOWN {
             for range in read.ranges.drain(..) {
-                image.release(range.start, range.end - range.start);
+                self.mapped.inspect(|image| image.release(range.start, range.end - range.start));
+                self.preview.inspect(|preview| preview.release(range));
             }
             read.bytes = 0;
         }
@@ -211,14 +213,15 @@ impl<'a> From<&'a Image> for View<'a> {
 
 impl<'a> From<&'a Preview<'_>> for View<'a> {
     fn from(preview: &'a Preview<'_>) -> Self {
-        Self { holes: Some((preview.image(), preview.written())), ..Self::new(preview) }
+        let holes = Some((preview.image(), preview.written()));
+        Self { holes, preview: Some(preview), ..Self::new(preview) }
     }
 }
 
 impl<'a> From<&'a View<'_>> for View<'a> {
     fn from(view: &'a View<'_>) -> Self {
-        let &View { bytes, holes, mapped, observer, .. } = view;
-        Self { holes, mapped, observer, ..Self::new(bytes) }
+        let &View { bytes, holes, mapped, preview, observer, .. } = view;
+        Self { holes, mapped, preview, observer, ..Self::new(bytes) }
     }
 }
 

@@ -1,6 +1,5 @@
 //! `map`.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -62,12 +61,8 @@ fn lines(out: &mut Out, path: &Path, extents: impl Iterator<Item = Extent>) -> O
     for extent in extents {
         if let ExtentKind::Data { offset } = extent.kind {
             line.clear();
-            for (column, number) in (1..).zip([extent.start.0, extent.length, offset.0]) {
-                // C writes 0 without the prefix.
-                let written = if number == 0 { write!(line, "0") } else { write!(line, "{number:#x}") };
-                written.map_err(io::Error::other)?;
-                let padding = (16 * column as usize).saturating_sub(line.len());
-                line.extend(std::iter::repeat_n(' ', padding));
+            for number in [extent.start.0, extent.length, offset.0] {
+                column(&mut line, number);
             }
             out.write_all(line.as_bytes())?;
             out.untrusted(name.as_bytes())?;
@@ -75,6 +70,21 @@ fn lines(out: &mut Out, path: &Path, extents: impl Iterator<Item = Extent>) -> O
         }
     }
     Ok(())
+}
+
+/// A number as C's `%#-16x` prints it, digit by digit: a hostile image has hundreds of thousands of lines.
+fn column(line: &mut String, number: u64) {
+    let end = line.len() + 16;
+    if number > 0 {
+        line.push_str("0x");
+    }
+    let digits = (64 - number.leading_zeros()).div_ceil(4).max(1);
+    for digit in (0..digits).rev() {
+        line.push(char::from_digit((number >> (digit * 4) & 15) as u32, 16).unwrap_or('0'));
+    }
+    while line.len() < end {
+        line.push(' ');
+    }
 }
 
 /// The array of `qemu-img map --output=json`, byte for byte.
