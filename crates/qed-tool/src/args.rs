@@ -115,7 +115,8 @@ pub enum Command {
     /// Copy the metadata to a new file, and no byte of what the guest stored: for bug reports
     ///
     /// The copy is as long as the image, with holes where there is no metadata, and `check` finds the same in it. The
-    /// backing file's name is copied. A file OUT that exists is replaced.
+    /// backing file's name is copied. Of what claims to be a table, offsets of clusters of the file are copied, and nothing
+    /// else. A file OUT that exists is replaced.
     #[command(name = "copy_metadata", visible_alias = "copy-metadata", after_help = EXIT_STATUS_HELP)]
     CopyMetadata {
         /// The file to write
@@ -142,7 +143,7 @@ pub enum Command {
     #[command(after_help = REPAIR_STATUS_HELP)]
     Repair {
         /// Carry the plan out
-        #[arg(long, conflicts_with = "dry_run")]
+        #[arg(long, conflicts_with_all = ["dry_run", "save_plan"])]
         commit: bool,
         /// The options of every change
         #[command(flatten)]
@@ -152,7 +153,7 @@ pub enum Command {
     #[command(after_help = EXIT_STATUS_HELP)]
     Map {
         /// human, or json: the array that `qemu-img map --output=json` prints
-        #[arg(long, value_enum)]
+        #[arg(long, value_enum, conflicts_with_all = ["json", "j"])]
         output: Option<MapOutput>,
         /// Print it even though the image does not begin as a QED image
         #[arg(long)]

@@ -128,6 +128,9 @@ impl From<vdisk_format::Error> for Failure {
             Error::InUse { .. } => "; stop what uses it first",
             Error::NoLocks { .. } => "; to go on without locks, use --no-lock",
             Error::HalfWay { undo: Some(_), .. } => ": use undo",
+            error if error.reason() == Some(Reason::DoesNotFit) => {
+                "; the image was changed since: to overwrite it all the same, use --force"
+            }
             _ => "",
         };
         // The others name their file themselves.

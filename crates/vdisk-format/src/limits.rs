@@ -17,7 +17,10 @@ pub const MAX_BITMAP_TABLE_ENTRIES: u64 = 4 << 20;
 /// As many are read of any file, whether its tables overlap or not: a fraction of a second.
 pub const MIN_BITMAP_TABLE_ENTRIES: u64 = 64 << 10;
 
-/// Longest backing file name: the specification's 1023 bytes.
+/// Longest backing file name of QED: what QEMU has room for. The specification sets no limit.
+pub const MAX_QED_BACKING_FILE_NAME: u32 = 4095;
+
+/// Longest backing file name of qcow2: the specification's 1023 bytes.
 pub const MAX_BACKING_FILE_NAME: u32 = 1023;
 
 /// QEMU's smallest and largest `cluster_bits`.

@@ -50,7 +50,7 @@ fn fields(header: &Header<'_>) {
     assert_eq!(header.backing_file().is_some(), header.fields.features & FEATURE_BACKING_FILE != 0);
     if let Some(name) = header.backing_file() {
         let HeaderFields { backing_filename_offset: at, backing_filename_size: size, .. } = header.fields;
-        assert_eq!(name, clipped(image, at.into(), size.min(limits::MAX_BACKING_FILE_NAME).into()));
+        assert_eq!(name, clipped(image, at.into(), size.min(limits::MAX_QED_BACKING_FILE_NAME).into()));
     }
 }
 

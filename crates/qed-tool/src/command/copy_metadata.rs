@@ -1,6 +1,7 @@
 //! `copy_metadata OUT`.
 
 use std::fs::{self, Permissions};
+use std::io;
 use std::path::Path;
 
 use tool_support::image::{OpenArgs, same_file, with_progress};
@@ -14,9 +15,15 @@ pub(super) fn run(path: &Path, open: OpenArgs, json: bool, out: &Path, force: bo
     let image = open.read(path)?;
     expect_qed(path, image.bytes(), force)?;
     let existing = may_be_replaced(path, out)?;
-    let failed = |error| Failure::failed(format!("cannot write {}: {error}", out.display()));
+    let failed = |error: io::Error| {
+        // What the system says, without the name of the file that is written first.
+        let error = error.raw_os_error().map_or(error, io::Error::from_raw_os_error);
+        Failure::failed(format!("cannot write {}: {error}", out.display()))
+    };
+    // What a link names is replaced, not the link.
+    let target = fs::canonicalize(out).unwrap_or_else(|_| out.to_owned());
     // Into a new file first: whatever happens, OUT is what it was, or the whole copy.
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix(".copy_metadata-");
     #[cfg(unix)]
@@ -26,7 +33,7 @@ pub(super) fn run(path: &Path, open: OpenArgs, json: bool, out: &Path, force: bo
     }
     let file = builder.tempfile_in(folder).map_err(failed)?;
     let scrubbed = with_progress("copying", &image, |view| qed::scrub::scrub_to(view, file.as_file()))?;
-    file.persist(out).map_err(|error| failed(error.error))?;
+    file.persist(&target).map_err(|error| failed(error.error))?;
     drop(existing);
     if json {
         let mut stdout = Out::stdout();

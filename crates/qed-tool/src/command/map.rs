@@ -23,7 +23,9 @@ pub(super) fn run(
     let image = open.read(path)?;
     expect_qed(path, image.bytes(), force)?;
     let tables = Tables::new(&image)?;
-    let backing_file = tables.header().backing_file();
+    // As QEMU reads it: up to a zero, and nothing is no backing file.
+    let name = tables.header().backing_file().unwrap_or_default();
+    let has_backing_file = !matches!(name, [] | [0, ..]);
     let mut first_invalid = None;
     let extents = map(&tables).inspect(|extent| {
         if matches!(extent.kind, ExtentKind::Invalid { .. }) {
@@ -32,13 +34,13 @@ pub(super) fn run(
     });
     let mut out = Out::stdout();
     match output {
-        Some(MapOutput::Json) => array(&mut out, extents, backing_file.is_some())?,
+        Some(MapOutput::Json) => array(&mut out, extents, has_backing_file)?,
         Some(MapOutput::Human) => lines(&mut out, path, extents)?,
         None if json => out.json(&MapDocument::new(path, extents))?,
         None => lines(&mut out, path, extents)?,
     }
     out.finish()?;
-    if backing_file.is_some() {
+    if has_backing_file {
         note("the backing file is not looked into");
     }
     match first_invalid {

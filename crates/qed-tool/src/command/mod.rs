@@ -38,7 +38,9 @@ pub(crate) fn run(cli: Cli) -> Outcome<ExitCode> {
     match command {
         Command::Check { force } => return check::run(file, open, json, force),
         Command::Repair { commit, plan } => return repair::run(file, open, json, commit, &plan),
-        Command::Show { what: What::Header, .. } | Command::DumpHeader => header::run(file, open, json),
+        Command::Show { what: What::Header, table: None } | Command::DumpHeader => {
+            header::run(file, open, json)
+        }
         Command::Show { what, table } => show::run(file, open, json, what, table.as_deref()),
         Command::Duplicate(args) => corrupt::run(file, open, json, &args, qed::corrupt::duplicate),
         Command::Invalidate(args) => corrupt::run(file, open, json, &args, qed::corrupt::invalidate),
@@ -67,7 +69,7 @@ fn expect_qed(path: &Path, image: &[u8], force: bool) -> Outcome {
     }
     let expected = qed::header::MAGIC;
     Err(Failure::failed(format!(
-        "{}: magic at offset 0x0: expected {expected:#x}, found {magic:#x}: no QED image; to go on, use --force",
+        "{}: magic at offset 0x0: expected {expected:#x}, found {magic:#x}: no QED image",
         path.display()
     )))
 }

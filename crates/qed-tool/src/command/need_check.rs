@@ -4,10 +4,10 @@ use std::io::Write;
 use std::path::Path;
 
 use tool_support::image::{OpenArgs, PlanArgs};
-use tool_support::{Out, Outcome};
+use tool_support::{Failure, Out, Outcome};
 use vdisk_format::qed::{Header, edit};
 
-use super::FORMAT;
+use super::{FORMAT, expect_qed};
 use crate::args::Switch;
 use crate::documents::NeedCheckDocument;
 
@@ -20,9 +20,18 @@ pub(super) fn run(
 ) -> Outcome {
     if let Some(state) = state {
         let on = state == Switch::On;
-        return plan.run(FORMAT, open, json, path, |image| edit::need_check(image, on));
+        return plan.run(FORMAT, open, json, path, |image| {
+            expect_qed(path, image, false)?;
+            Ok::<_, Failure>(edit::need_check(image, on)?)
+        });
+    }
+    if plan.dry_run || plan.save_plan.is_some() {
+        return Err(Failure::usage(
+            "need_check: expected on or off with --dry-run or --save-plan, found neither",
+        ));
     }
     let image = open.read(path)?;
+    expect_qed(path, image.bytes(), false)?;
     let need_check = Header::parse(image.bytes())?.need_check();
     let mut out = Out::stdout();
     if json {

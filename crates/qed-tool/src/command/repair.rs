@@ -21,29 +21,29 @@ pub(super) fn run(
     commit: bool,
     plan: &PlanArgs,
 ) -> Outcome<ExitCode> {
-    let mut left = 0;
+    let mut is_corrupt = false;
     let mut options = plan.clone();
     options.dry_run |= !commit && plan.save_plan.is_none();
     options.run_on(FORMAT, open, json, path, |image| {
         expect_qed(path, image.bytes(), false)?;
         let repair = repair(&Tables::new(image)?)?;
-        prove(image, &repair.plan)?;
-        left = repair.left;
+        is_corrupt = prove(image, &repair.plan)?;
         if repair.plan.is_empty() {
             note("there is nothing to repair without a guess");
         } else if options.dry_run {
             note("to carry the plan out, add --commit");
         }
-        if left > 0 {
+        if repair.left > 0 {
+            let left = repair.left;
             note(&format!("{left} corruptions are left: which of two owners has a cluster, nobody can tell"));
         }
         Ok::<_, Failure>(repair.plan)
     })?;
-    Ok(if left > 0 { ExitCode::from(LEFT) } else { ExitCode::SUCCESS })
+    Ok(if is_corrupt { ExitCode::from(LEFT) } else { ExitCode::SUCCESS })
 }
 
-/// Checks the image as it would be: no repair may make anything worse.
-fn prove(image: &Image, plan: &Plan) -> Outcome {
+/// Checks the image as it would be: no repair may make anything worse. Returns whether it is still corrupt.
+fn prove(image: &Image, plan: &Plan) -> Outcome<bool> {
     let before = qed::check::check(image)?;
     let after = qed::check::check(&image.preview(plan)?)?;
     let worse = [
@@ -56,5 +56,5 @@ fn prove(image: &Image, plan: &Plan) -> Outcome {
             return Err(Failure::failed(message));
         }
     }
-    Ok(())
+    Ok(after.is_corrupt())
 }

@@ -26,7 +26,13 @@ pub(crate) struct Shown<'t, 'a> {
 pub(super) fn run(path: &Path, open: OpenArgs, json: bool, what: What, table: Option<&str>) -> Outcome {
     let image = open.read(path)?;
     let tables = Tables::new(View::from(&image))?;
-    let shown = if what == What::L1 { l1(&tables) } else { l2(&tables, table.unwrap_or_default())? };
+    let shown = match (what, table) {
+        (What::L2, table) => l2(&tables, table.unwrap_or_default(), path)?,
+        (_, None) => l1(&tables),
+        (_, Some(surplus)) => {
+            return Err(Failure::usage(format!("show l1: expected no table, found '{surplus}'")));
+        }
+    };
     let mut out = Out::stdout();
     if json {
         out.json(&TableDocument::new(path, &shown))?;
@@ -47,7 +53,7 @@ fn l1<'t, 'a>(tables: &'t Tables<'a>) -> Shown<'t, 'a> {
 }
 
 /// The L2 table that `text` names, in whichever way.
-fn l2<'t, 'a>(tables: &'t Tables<'a>, text: &str) -> Outcome<Shown<'t, 'a>> {
+fn l2<'t, 'a>(tables: &'t Tables<'a>, text: &str, path: &Path) -> Outcome<Shown<'t, 'a>> {
     let geometry = tables.geometry();
     let parse = |text: &str| {
         let number = number::parse(text).and_then(|number| u64::try_from(number).ok());
@@ -57,11 +63,11 @@ fn l2<'t, 'a>(tables: &'t Tables<'a>, text: &str) -> Outcome<Shown<'t, 'a>> {
     let shown = |offset, l1_index| Shown { tables, offset, l1_index, is_l1: false };
     if let Some(index) = text.strip_prefix("l1:") {
         let index = parse(index)?;
-        return Ok(shown(named(tables, index)?, Some(index)));
+        return Ok(shown(named(tables, index, path)?, Some(index)));
     }
     if let Some(guest) = text.strip_prefix("guest:") {
         let (index, _) = geometry.indices(parse(guest)?);
-        return Ok(shown(named(tables, index)?, Some(index)));
+        return Ok(shown(named(tables, index, path)?, Some(index)));
     }
     let number = parse(text)?;
     if number > 0 && number.is_multiple_of(geometry.cluster_size()) {
@@ -69,17 +75,18 @@ fn l2<'t, 'a>(tables: &'t Tables<'a>, text: &str) -> Outcome<Shown<'t, 'a>> {
         return Ok(shown(HostOffset(number), index));
     }
     let index = if number < geometry.entries() { number } else { geometry.indices(number).0 };
-    Ok(shown(named(tables, index)?, Some(index)))
+    Ok(shown(named(tables, index, path)?, Some(index)))
 }
 
 /// The offset in an L1 entry, wherever it points.
-fn named(tables: &Tables<'_>, index: u64) -> Outcome<HostOffset> {
+fn named(tables: &Tables<'_>, index: u64, path: &Path) -> Outcome<HostOffset> {
+    let path = path.display();
     let entry = (index < tables.geometry().entries())
         .then(|| tables.readable_l1_table().and_then(|l1| tables.entry(l1, index)));
     match entry.flatten() {
-        Some(0) => Err(Failure::failed(format!("L1 entry {index}: no L2 table is allocated"))),
+        Some(0) => Err(Failure::failed(format!("{path}: L1 entry {index}: no L2 table is allocated"))),
         Some(offset) => Ok(HostOffset(offset)),
-        None => Err(Failure::failed(format!("there is no L1 entry {index}"))),
+        None => Err(Failure::failed(format!("{path}: there is no L1 entry {index}"))),
     }
 }
 

@@ -1,11 +1,11 @@
 //! The options of every command that changes an image, and the way from a plan to a commit.
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use vdisk_format::undo::UndoPlace;
-use vdisk_format::{Image, Plan};
+use vdisk_format::{Error, Image, Plan};
 
 use super::show::Shown;
 use super::{Format, OpenArgs, sigbus};
@@ -147,8 +147,11 @@ impl PlanArgs {
     /// comes first: it is completed where the plan is its own, and else refuses the new one.
     pub(super) fn undo_place(&self, path: &Path, image: &Image) -> Outcome<Option<UndoPlace>> {
         for place in self.undo_dir.all_places(path)? {
-            if place.is_interrupted(image)? {
-                return Ok(Some(place));
+            match place.is_interrupted(image) {
+                Ok(true) => return Ok(Some(place)),
+                // A folder that this user may not list holds no record of this user's.
+                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {}
+                is_interrupted => drop(is_interrupted?),
             }
         }
         if self.no_undo { Ok(None) } else { self.undo_dir.place(path).map(Some) }
@@ -195,8 +198,24 @@ fn save(plan: &Plan, file: &Path, image: &Path) -> Outcome {
     if same_file(file, image) {
         return Err(Failure::usage("--save-plan names the image itself"));
     }
+    if is_something_else(file) {
+        let message = format!("cannot save the plan {}: it exists, and is no plan", file.display());
+        return Err(Failure::failed(message));
+    }
     fs::write(file, plan.to_text())
         .map_err(|error| Failure::failed(format!("cannot save the plan {}: {error}", file.display())))
+}
+
+/// Whether a path is a file that holds something, and no plan: another image, say, which a slip would cost its owner.
+fn is_something_else(file: &Path) -> bool {
+    use std::io::Read;
+    const PLAN: &[u8] = b"vdisk-plan ";
+    if !fs::metadata(file).is_ok_and(|metadata| metadata.is_file()) {
+        return false;
+    }
+    let mut head = Vec::new();
+    let read = fs::File::open(file).and_then(|file| file.take(PLAN.len() as u64).read_to_end(&mut head));
+    read.is_ok() && !head.is_empty() && head != PLAN
 }
 
 /// Whether two paths are one file: links of any kind included.

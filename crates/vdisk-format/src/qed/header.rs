@@ -3,7 +3,7 @@
 use crate::bytes::clipped;
 use crate::error::Result;
 use crate::feature::FeatureGroup;
-use crate::limits::MAX_BACKING_FILE_NAME;
+use crate::limits::MAX_QED_BACKING_FILE_NAME;
 use crate::record::{Field, record};
 
 /// `QED\0`.
@@ -132,13 +132,13 @@ impl<'a> Header<'a> {
         self.fields.features & FEATURE_NEED_CHECK != 0
     }
 
-    /// The backing file's name, cut at the end of the file and at 1023 bytes, the most that QEMU takes; `None` without
+    /// The backing file's name, cut at the end of the file and at 4095 bytes, the most that QEMU takes; `None` without
     /// a backing file.
     #[must_use]
     pub fn backing_file(&self) -> Option<&'a [u8]> {
         let HeaderFields { features, backing_filename_offset: at, backing_filename_size: size, .. } =
             self.fields;
-        let size = size.min(MAX_BACKING_FILE_NAME);
+        let size = size.min(MAX_QED_BACKING_FILE_NAME);
         (features & FEATURE_BACKING_FILE != 0).then(|| clipped(self.bytes, at.into(), size.into()))
     }
 }

@@ -7,9 +7,11 @@ use crate::qed::geometry::{Entry, Geometry};
 use crate::qed::header::{FEATURE_NEED_CHECK, Header, KNOWN_FEATURES, feature_field, known_fields};
 use crate::qed::tables::Tables;
 use crate::qed::walk::{Event, walk};
-use crate::report::Severity;
+use crate::report::{Finding, Severity};
 use crate::units::HostOffset;
 
+/// Faults of a header by which no entry looks wrong that is not, and with which QEMU repairs as well.
+const HARMLESS: [&str; 3] = ["header-size", "backing-filename-over-header", "backing-filename-outside-file"];
 /// Entries this close to one another, in bytes, are written in one go.
 const NEAR: u64 = 64;
 
@@ -89,7 +91,9 @@ pub fn repair(tables: &Tables<'_>) -> Result<Repair> {
 
 fn refuse_unsound(header: &Header<'_>) -> Result<()> {
     let report = check::header(header);
-    let error = report.findings().iter().find(|finding| finding.severity == Severity::Error);
+    let in_the_way =
+        |finding: &&Finding| finding.severity == Severity::Error && !HARMLESS.contains(&finding.code);
+    let error = report.findings().iter().find(in_the_way);
     let (place, at, expected, found) = match error {
         Some(finding) => (&*finding.place, finding.offset, finding.expected.clone(), finding.found.clone()),
         None if header.fields.features & !KNOWN_FEATURES != 0 => {

@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::bytes::clipped;
 use crate::cluster_set::ClusterSet;
 use crate::error::{Error, Reason, Result};
-use crate::qed::geometry::{CLUSTER_SIZES, Invalid};
+use crate::qed::geometry::CLUSTER_SIZES;
 use crate::qed::header::{FEATURE_BACKING_FILE, Header, HeaderFields};
 use crate::qed::tables::Tables;
 use crate::view::View;
@@ -38,7 +38,8 @@ pub struct Scrubbed {
 /// Copies the header, the backing file's name, the L1 table and the L2 tables, and hands what is not zero to
 /// `write(offset, bytes)`. Everything else of the copy has to be zero.
 ///
-/// Whatever claims to be a table may be a guest's data, if the image is damaged. So of an entry of a table only these
+/// Whatever claims to be a table may be a guest's data, if the image is damaged. What another table says is data, or has
+/// for a table of its own, before an L1 entry names it, is not copied. And of an entry of a table only these
 /// are copied: 0, 1, and offsets of clusters of the file. Any other is replaced by a value that is wrong in the same way:
 /// off the cluster boundary, or past the end of the file. What is wrong with the image is then wrong with the copy, and
 /// [`check`](crate::qed::check::check) finds the same. The backing file's name is copied if it lies in the file's first 4 KiB, which are
@@ -111,17 +112,14 @@ fn put_name(header: &Header<'_>, put: &mut impl FnMut(u64, &[u8]) -> Result<()>)
     }
 }
 
-/// Clusters of the file, the last one perhaps in part: an L1 table that is cut short is read to its last byte.
-fn clusters(tables: &Tables<'_>) -> u64 {
-    tables.view().length().div_ceil(tables.geometry().cluster_size())
-}
-
 /// A copy of tables on its way.
 struct Copy<'t, 'a, W> {
     tables: &'t Tables<'a>,
     put: W,
-    /// Clusters whose part of a table is in the copy.
-    copied: ClusterSet,
+    /// Clusters of the L1 table, and of the L2 tables that L1 entries named so far.
+    claimed: ClusterSet,
+    /// Clusters that some L1 entry says are a table's, and that a table copied so far says are data.
+    data: ClusterSet,
     blank: Blank,
     buffer: Vec<u8>,
     scrubbed: Scrubbed,
@@ -133,7 +131,8 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         Self {
             tables,
             put,
-            copied: ClusterSet::new(clusters(tables)),
+            claimed: ClusterSet::new(geometry.clusters()),
+            data: ClusterSet::new(geometry.clusters()),
             blank: Blank::new(geometry),
             buffer: vec![0; PIECE as usize + ALIGNMENT],
             scrubbed: Scrubbed::default(),
@@ -142,38 +141,27 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
 
     fn all(&mut self) -> Result<()> {
         let (tables, geometry) = (self.tables, self.tables.geometry());
+        let (bits, clusters) = (geometry.cluster_bits(), geometry.table_clusters());
+        let named = || {
+            tables.l1_entries().filter_map(|(index, value)| Some((index, geometry.table_offset(value).ok()?)))
+        };
         if let Some(l1) = tables.readable_l1_table() {
-            self.table(l1.0)?;
+            self.claimed.insert(l1.0 >> bits, clusters, |_| {});
+            self.range(l1.0..l1.0 + geometry.table_bytes())?;
         }
-        // First those that a check looks into, so that neighbouring entries are copied one behind the other.
-        for (l1_index, value) in tables.l1_entries() {
-            if let Ok(table) = geometry.table_offset(value) {
-                self.scrubbed.tables += u64::from(self.table(table.0)?);
-                tables.was_visited(l1_index);
+        named().for_each(|(_, table)| self.blank.watch(table.0 >> bits, clusters));
+        // As a check does, which then has no need of it: what is something else's is not taken for a table.
+        for (l1_index, table) in named() {
+            let first = table.0 >> bits;
+            let is_new = self.claimed.insert(first, clusters, |_| {}) == 0;
+            if is_new && !self.data.intersects(first, clusters) {
+                self.range(table.0..table.0 + geometry.table_bytes())?;
+                self.scrubbed.tables += 1;
             }
-        }
-        for (_, value) in tables.l1_entries() {
-            if geometry.table_offset(value) == Err(Invalid::CutShort) {
-                self.scrubbed.tables += u64::from(self.table(value)?);
-            }
+            tables.was_visited(l1_index);
         }
         self.scrubbed.replaced = self.blank.replaced();
         Ok(())
-    }
-
-    /// Copies what is not copied yet of the table at `at`, and returns whether that was anything.
-    fn table(&mut self, at: u64) -> Result<bool> {
-        let geometry = self.tables.geometry();
-        let bits = geometry.cluster_bits();
-        let mut new = Vec::new();
-        let first = at >> bits;
-        let end = (first + geometry.table_clusters()).min(clusters(self.tables));
-        self.copied.gaps(first..end, |clusters| new.push(clusters));
-        self.copied.insert(first, geometry.table_clusters(), |_| {});
-        for clusters in &new {
-            self.range(clusters.start << bits..clusters.end << bits)?;
-        }
-        Ok(!new.is_empty())
     }
 
     fn range(&mut self, range: Range<u64>) -> Result<()> {
@@ -195,6 +183,9 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         let bytes = self.tables.view().read(at, buffer.unwrap_or_default());
         let (entries, rest) = bytes.as_chunks_mut::<8>();
         self.blank.entries(entries);
+        for cluster in self.blank.watched() {
+            self.data.insert(cluster, 1, |_| {});
+        }
         // What the file's end cuts short reads as if zeroes followed.
         let mut cut = [0; 8];
         cut.iter_mut().zip(&*rest).for_each(|(to, from)| *to = *from);
@@ -263,6 +254,28 @@ mod tests {
         let check = |image: &[u8]| crate::qed::check::check(image).unwrap();
         assert_eq!(check(&image).corruptions, 1);
         assert_eq!(check(&copy(&image)), check(&image));
+    }
+
+    #[test]
+    fn what_a_table_says_is_data_is_no_table() {
+        let fields = HeaderFields {
+            cluster_size: 4096,
+            table_size: 1,
+            header_size: 1,
+            l1_table_offset: 4096,
+            ..HeaderFields::default()
+        };
+        let mut image = fields.to_bytes();
+        image.resize(5 * 4096, 0);
+        // A table at 0x2000 names the cluster at 0x3000, which the next L1 entry takes for a table.
+        for (at, entry) in [(0x1000, 0x2000u64), (0x1008, 0x3000), (0x2000, 0x3000), (0x3000, 0x4000)] {
+            image[at..at + 8].copy_from_slice(&entry.to_le_bytes());
+        }
+        let copied = copy(&image);
+        assert_eq!(copied[..0x3000], image[..0x3000]);
+        assert!(copied[0x3000..].iter().all(|&byte| byte == 0));
+        let check = |image: &[u8]| crate::qed::check::check(image).unwrap();
+        assert_eq!(check(&copied), check(&image));
     }
 
     /// A cluster size that is too large by mistake makes a guest's clusters look like the header's.

@@ -124,7 +124,7 @@ impl Qed {
         self
     }
 
-    /// The backing file's name, of 1 to 1023 bytes, and whether it is raw whatever it looks like. The name stands behind
+    /// The backing file's name, of 1 to 4095 bytes, and whether it is raw whatever it looks like. The name stands behind
     /// the header's fields.
     pub fn backing_file(mut self, name: impl Into<Vec<u8>>, no_probe: bool) -> Self {
         self.backing_file = Some(BackingFile { name: name.into(), no_probe, offset: 64 });

@@ -3,6 +3,7 @@
 use super::Qed;
 use crate::generate::GenerateError;
 use crate::generate::error::field;
+use crate::limits::MAX_QED_BACKING_FILE_NAME;
 
 /// Length of the header's fields in bytes.
 const HEADER: u64 = 64;
@@ -20,8 +21,9 @@ pub(super) fn fields(wanted: &Qed) -> Result<(), GenerateError> {
     field("image_size", size, u128::from(size) <= most, "at most what the tables address")?;
     let Some(name) = &wanted.backing_file else { return Ok(()) };
     let length = name.name.len() as u64;
-    if !(1..=1023).contains(&length) {
-        return Err(GenerateError::Length { what: "the backing file's name", length, min: 1, max: 1023 });
+    let max = MAX_QED_BACKING_FILE_NAME.into();
+    if !(1..=max).contains(&length) {
+        return Err(GenerateError::Length { what: "the backing file's name", length, min: 1, max });
     }
     let (offset, end) = (u64::from(name.offset), u64::from(name.offset) + length);
     let header_end = u64::from(header_size) * u64::from(cluster_size);

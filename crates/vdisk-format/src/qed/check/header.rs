@@ -1,7 +1,7 @@
 //! What is wrong with the header, and with the backing file's name.
 
 use crate::feature::FeatureGroup;
-use crate::limits::MAX_BACKING_FILE_NAME;
+use crate::limits::MAX_QED_BACKING_FILE_NAME;
 use crate::qed::geometry::{CLUSTER_SIZES, Geometry, TABLE_SIZES};
 use crate::qed::header::{
     FEATURE_BACKING_FILE, FEATURE_BACKING_FORMAT_NO_PROBE, Header, HeaderFields, MAGIC, feature_bit_name,
@@ -81,10 +81,10 @@ fn places(header: &Header<'_>, geometry: Geometry, report: &mut Report) {
         let expected = format!("at most {}, which the tables address", geometry.max_image_size());
         add(report, Severity::Error, "image-size", "image_size", expected, image_size.to_string());
     }
-    // QEMU holds the header's bytes in 32 bits.
+    // QEMU counts the header's bytes in 32 bits, and does not open what has more.
     if geometry.header_end().0 > u64::from(u32::MAX) {
         let expected = format!("at most {} clusters, 4 GiB", u64::from(u32::MAX) / geometry.cluster_size());
-        add(report, Severity::Error, "header-size", "header_size", expected, header_size.to_string());
+        add(report, Severity::Error, "header-too-large", "header_size", expected, header_size.to_string());
     }
     if let Err(invalid) = geometry.table_offset(l1_table_offset) {
         let (start, end) = (geometry.header_end(), geometry.file_end());
@@ -156,8 +156,8 @@ fn backing_file(header: &Header<'_>, report: &mut Report) {
         );
     }
     let name_size = "backing_filename_size";
-    if size > MAX_BACKING_FILE_NAME {
-        let expected = format!("at most {MAX_BACKING_FILE_NAME}");
+    if size > MAX_QED_BACKING_FILE_NAME {
+        let expected = format!("at most {MAX_QED_BACKING_FILE_NAME}");
         wrong(Severity::Error, "backing-filename-too-long", name_size, expected, size.to_string());
     } else if size == 0 {
         wrong(Severity::Warning, "backing-filename-empty", name_size, "a name".to_owned(), "none".to_owned());

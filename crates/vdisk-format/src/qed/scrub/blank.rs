@@ -1,9 +1,12 @@
 //! [`Blank`]: replaces what in a table might be a guest's data.
 
+use crate::cluster_set::ClusterSet;
 use crate::qed::geometry::Geometry;
 
 /// An offset that is smaller than a cluster, and no multiple of one.
 const SMALL: u64 = 2;
+/// Bits of the filter: 64 KiB.
+const FILTER: usize = 1 << 19;
 /// Entries that are judged at once.
 const AT_ONCE: usize = 16;
 
@@ -21,6 +24,11 @@ pub(super) struct Blank {
     /// The last offset, as it was and as it is.
     last: Option<(u64, u64)>,
     replaced: u64,
+    cluster_bits: u32,
+    watched: ClusterSet,
+    /// A bit for each watched cluster number, and for all that end in the same bits: most questions end here.
+    filter: Vec<u64>,
+    found: Vec<u64>,
 }
 
 impl Blank {
@@ -28,7 +36,43 @@ impl Blank {
         // A header of no cluster does not make an offset of 0 right.
         let file_end = geometry.file_end().0.max(geometry.cluster_size());
         let past_end = geometry.header_end().0.max(file_end);
-        Self { cluster_size: geometry.cluster_size(), file_end, past_end, last: None, replaced: 0 }
+        Self {
+            cluster_size: geometry.cluster_size(),
+            file_end,
+            past_end,
+            last: None,
+            replaced: 0,
+            cluster_bits: geometry.cluster_bits(),
+            watched: ClusterSet::new(geometry.clusters()),
+            filter: vec![0; FILTER / 64],
+            found: Vec::new(),
+        }
+    }
+
+    /// Notes clusters, to tell from now on when an entry names one.
+    pub(super) fn watch(&mut self, first: u64, count: u64) {
+        self.watched.insert(first, count, |_| {});
+        for cluster in first..first + count {
+            let bit = cluster as usize % FILTER;
+            if let Some(word) = self.filter.get_mut(bit / 64) {
+                *word |= 1 << (bit % 64);
+            }
+        }
+    }
+
+    /// The watched clusters that entries named since the last call.
+    pub(super) fn watched(&mut self) -> Vec<u64> {
+        let mut found = std::mem::take(&mut self.found);
+        found.retain(|&cluster| self.watched.intersects(cluster, 1));
+        found
+    }
+
+    fn note(&mut self, value: u64) {
+        let cluster = value >> self.cluster_bits;
+        let bit = cluster as usize % FILTER;
+        if self.filter.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 != 0) && value != 0 {
+            self.found.push(cluster);
+        }
     }
 
     /// Entries that were replaced so far.
@@ -43,6 +87,10 @@ impl Blank {
                 .iter()
                 .fold((0, 0), |(bits, most), entry| (bits | value(entry), value(entry).max(most)));
             if bits & (self.cluster_size - 1) == 0 && most < self.file_end {
+                if most == 0 {
+                    continue;
+                }
+                chunk.iter().for_each(|entry| self.note(value(entry)));
                 let last = chunk.iter().map(value).rfind(|&value| value != 0);
                 self.last = last.map(|value| (value, value)).or(self.last);
                 continue;
@@ -74,7 +122,11 @@ impl Blank {
                 if follows { smallest + size } else { smallest }
             }
         };
-        self.replaced += u64::from(new != value);
+        if new == value {
+            self.note(value);
+        } else {
+            self.replaced += 1;
+        }
         self.last = Some((value, new));
         new
     }
