@@ -63,6 +63,17 @@ impl Failure {
         Self::Original { status: USAGE, message: message.into() }
     }
 
+    /// The same, with advice behind it.
+    #[must_use]
+    pub fn with_hint(self, hint: &str) -> Self {
+        match self {
+            Self::Error { status, message, names_the_image } => {
+                Self::Error { status, message: format!("{message}; {hint}"), names_the_image }
+            }
+            other => other,
+        }
+    }
+
     /// The same, naming the file that it is about, unless it does.
     #[must_use]
     pub fn about(self, file: &Path) -> Self {

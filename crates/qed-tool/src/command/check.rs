@@ -9,7 +9,7 @@ use tool_support::{Failure, Out, Outcome};
 use vdisk_format::check::{Check, Verdict};
 use vdisk_format::qed;
 
-use super::{expect_qed, fragcheck::percent};
+use super::{expect_qed_unless, fragcheck::percent};
 use crate::documents::CheckDocument;
 
 /// Most findings that the text shows.
@@ -17,7 +17,7 @@ const MAX_SHOWN: usize = 40;
 
 pub(super) fn run(path: &Path, open: OpenArgs, json: bool, force: bool) -> Outcome<ExitCode> {
     let image = open.read(path)?;
-    expect_qed(path, image.bytes(), force)?;
+    expect_qed_unless(force, path, image.bytes())?;
     let check = with_progress("checking", &image, |view| qed::check::check(view))?;
     match print(path, json, &check) {
         // Whoever reads the first lines only wants the verdict all the same.

@@ -8,12 +8,12 @@ use tool_support::image::{OpenArgs, same_file, with_progress};
 use tool_support::{Failure, Out, Outcome};
 use vdisk_format::{Image, qed};
 
-use super::expect_qed;
+use super::expect_qed_unless;
 use crate::documents::CopyDocument;
 
 pub(super) fn run(path: &Path, open: OpenArgs, json: bool, out: &Path, force: bool) -> Outcome {
     let image = open.read(path)?;
-    expect_qed(path, image.bytes(), force)?;
+    expect_qed_unless(force, path, image.bytes())?;
     let existing = may_be_replaced(path, out)?;
     let failed = |error: io::Error| {
         // What the system says, without the name of the file that is written first.

@@ -9,7 +9,7 @@ use tool_support::{Failure, Out, Outcome};
 use vdisk_format::qed::Tables;
 use vdisk_format::qed::map::{Extent, ExtentKind, map};
 
-use super::expect_qed;
+use super::expect_qed_unless;
 use crate::args::MapOutput;
 use crate::documents::MapDocument;
 
@@ -21,7 +21,7 @@ pub(super) fn run(
     force: bool,
 ) -> Outcome {
     let image = open.read(path)?;
-    expect_qed(path, image.bytes(), force)?;
+    expect_qed_unless(force, path, image.bytes())?;
     let tables = Tables::new(&image)?;
     // As QEMU reads it: up to a zero, and nothing is no backing file.
     let name = tables.header().backing_file().unwrap_or_default();

@@ -62,16 +62,23 @@ pub(crate) fn run(cli: Cli) -> Outcome<ExitCode> {
 }
 
 /// Refuses what does not begin as a QED image: what tables of something else say means nothing.
-fn expect_qed(path: &Path, image: &[u8], force: bool) -> Outcome {
+fn expect_qed(path: &Path, image: &[u8]) -> Outcome {
     let HeaderFields { magic, .. } = Header::parse(image)?.fields;
-    if force || magic == qed::header::MAGIC {
+    if magic == qed::header::MAGIC {
         return Ok(());
     }
-    let expected = qed::header::MAGIC;
-    Err(Failure::failed(format!(
-        "{}: magic at offset 0x0: expected {expected:#x}, found {magic:#x}: no QED image",
-        path.display()
-    )))
+    let (path, expected) = (path.display(), qed::header::MAGIC);
+    let message =
+        format!("{path}: magic at offset 0x0: expected {expected:#x}, found {magic:#x}: no QED image");
+    Err(Failure::failed(message))
+}
+
+/// The same, for the commands that have an option to go on.
+fn expect_qed_unless(force: bool, path: &Path, image: &[u8]) -> Outcome {
+    if force {
+        return Ok(());
+    }
+    expect_qed(path, image).map_err(|failure| failure.with_hint("to go on, use --force"))
 }
 
 /// A number on the command line.

@@ -21,7 +21,7 @@ pub(super) fn run(
     if let Some(state) = state {
         let on = state == Switch::On;
         return plan.run(FORMAT, open, json, path, |image| {
-            expect_qed(path, image, false)?;
+            expect_qed(path, image)?;
             Ok::<_, Failure>(edit::need_check(image, on)?)
         });
     }
@@ -31,7 +31,7 @@ pub(super) fn run(
         ));
     }
     let image = open.read(path)?;
-    expect_qed(path, image.bytes(), false)?;
+    expect_qed(path, image.bytes())?;
     let need_check = Header::parse(image.bytes())?.need_check();
     let mut out = Out::stdout();
     if json {

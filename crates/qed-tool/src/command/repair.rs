@@ -25,7 +25,7 @@ pub(super) fn run(
     let mut options = plan.clone();
     options.dry_run |= !commit && plan.save_plan.is_none();
     options.run_on(FORMAT, open, json, path, |image| {
-        expect_qed(path, image.bytes(), false)?;
+        expect_qed(path, image.bytes())?;
         let repair = repair(&Tables::new(image)?)?;
         is_corrupt = prove(image, &repair.plan)?;
         if repair.plan.is_empty() {

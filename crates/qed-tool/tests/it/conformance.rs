@@ -29,8 +29,6 @@ pub(crate) const BINARY: Binary = Binary {
         &["check"],
         &["check", "--json"],
         &["map"],
-        &["map", "--output", "human"],
-        &["map", "--output", "json"],
         &["map", "-j"],
         &["dump-header"],
         &["dump-header", "-j"],

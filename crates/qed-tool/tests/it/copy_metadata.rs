@@ -163,11 +163,17 @@ fn data_that_something_takes_for_a_table_is_replaced() {
     let folder = scratch();
     let image = full(folder.path(), SMALLEST);
     let mut bytes = Bytes::read(&image);
-    let data = usize::try_from(bytes.u64(bytes.l2_entry(0))).unwrap();
+    let data = usize::try_from(bytes.u64(bytes.l2_entry(4 * 4096))).unwrap();
     let mut random = Random::new(seed());
     let noise = random.bytes(bytes.table_bytes());
     bytes.put(data, &noise);
     bytes.put_u64(bytes.l1() + 80, data as u64);
+    bytes.write(&image);
+    // A table says that it is data: it is not looked into.
+    let (_, document) = json(&image, &["copy_metadata", text(&image.with_extension("named"))]);
+    assert_eq!(document["replaced"], 0, "{document:#}");
+    assert_eq!(bytes.u64(bytes.l2_entry(5 * 4096)), (data + bytes.table_bytes() / 2) as u64);
+    (4..6).for_each(|index| bytes.put_u64(bytes.l2_entry(index * 4096), 0));
     bytes.write(&image);
     let (_, document) = {
         let out = image.with_extension("json");

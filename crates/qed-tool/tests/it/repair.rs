@@ -85,7 +85,12 @@ fn beside_qemu_img() {
         assert!(matches!(run.status.code(), Some(0 | 2)), "{because}: {run}");
         let after = Bytes::read(&ours);
         let left = corruptions(&ours);
-        assert_eq!(run.status.code() == Some(2), left > 0, "{because}: {run}");
+        let checked = qed(&ours, &["check"]);
+        assert_eq!(
+            run.status.code() == Some(2),
+            checked.status.code() == Some(2),
+            "{because}: {run}{checked}"
+        );
         if qemu::opens(&theirs) {
             repaired.fetch_add(1, Ordering::Relaxed);
             let theirs_left = corruptions(&theirs);
