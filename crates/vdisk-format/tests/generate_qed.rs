@@ -1,6 +1,6 @@
 //! QED images of the generator, as QEMU sees them: clean, and with the wanted contents.
 #![cfg(feature = "generate")]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![expect(clippy::panic, reason = "helpers of tests")]
 
 use std::fs::File;
 use std::io::ErrorKind;
