@@ -49,29 +49,33 @@ impl Regions {
         for (mut at, end) in self.ranges {
             while let Some(data) = view.next_data(at..end).filter(|_| left > 0) {
                 let start = (data.start / BLOCK * BLOCK).max(at);
-                let length = PIECE.min(data.end.next_multiple_of(BLOCK).min(end) - start).min(left);
-                hash_blocks(&mut hasher, start, view.clipped(start, length));
-                view.reads(start..start + length);
+                // Whole blocks of the file, wherever its pieces and the ranges begin.
+                let behind = data.end.next_multiple_of(BLOCK).min((start + PIECE) / BLOCK * BLOCK).min(end);
+                let hashed = hash_blocks(&mut hasher, start, view.clipped(start, behind - start));
+                view.reads(start..behind);
                 view.was_read();
-                (at, left) = (start + length, left - length);
+                (at, left) = (behind, left.saturating_sub(hashed));
             }
         }
         hasher.finish()
     }
 }
 
-/// Hashes what is not zero of `bytes`, which are at offset `at`, block by block of the file.
-fn hash_blocks(hasher: &mut XxHash3_64, mut at: u64, mut bytes: &[u8]) {
+/// Hashes what is not zero of `bytes`, which are at offset `at`, block by block of the file. Returns how much that is.
+fn hash_blocks(hasher: &mut XxHash3_64, mut at: u64, mut bytes: &[u8]) -> u64 {
+    let mut hashed = 0;
     const ZEROES: [u8; BLOCK as usize] = [0; BLOCK as usize];
     while !bytes.is_empty() {
         let (block, rest) = bytes.split_at(((BLOCK - at % BLOCK) as usize).min(bytes.len()));
         if !ZEROES.starts_with(block) {
             hasher.write_u64(at);
             hasher.write(block);
+            hashed += block.len() as u64;
         }
         at += block.len() as u64;
         bytes = rest;
     }
+    hashed
 }
 
 /// Sorts the ranges, and makes one of those that overlap or touch.
@@ -94,14 +98,16 @@ mod tests {
     fn holes_and_zeroes_are_alike_and_anything_else_is_not() {
         let digest = |image: &Image| {
             let mut regions = Regions::new(image.bytes());
-            regions.add(100, 3 << 20);
+            regions.add(100, 11 << 20); // in several pieces
             regions.digest(image)
         };
-        let mut bytes = vec![0; 4 << 20];
+        let mut bytes = vec![0; 12 << 20];
         bytes[1 << 20] = 7;
+        bytes[(4 << 20) + 50] = 8;
         let sparse = tempfile::NamedTempFile::new().unwrap();
-        sparse.as_file().set_len(4 << 20).unwrap();
+        sparse.as_file().set_len(12 << 20).unwrap();
         crate::image::write_all_at(sparse.as_file(), &[7], 1 << 20).unwrap();
+        crate::image::write_all_at(sparse.as_file(), &[8], (4 << 20) + 50).unwrap();
         let before = digest(&Image::open(sparse.path()).unwrap());
         assert_eq!(before, digest(&Image::from_bytes(bytes.clone())));
         bytes.swap(1 << 20, (1 << 20) + 8192);

@@ -205,6 +205,8 @@ impl Image {
         #[cfg(target_os = "linux")]
         if let Some(source) = self.source.as_ref().filter(|source| !source.is_device) {
             return match next_data(&source.file, at) {
+                // Somebody may have punched a hole between the two questions.
+                Ok(Some(data)) if data.end <= data.start => Some(at..length),
                 Ok(found) => found.map(|data| data.start..data.end.min(length)),
                 Err(_) => Some(at..length),
             };

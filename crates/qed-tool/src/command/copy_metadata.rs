@@ -33,6 +33,9 @@ pub(super) fn run(path: &Path, open: OpenArgs, json: bool, out: &Path, force: bo
     }
     let file = builder.tempfile_in(folder).map_err(failed)?;
     let scrubbed = with_progress("copying", &image, |view| qed::scrub::scrub_to(view, file.as_file()))?;
+    if let Ok(old) = fs::metadata(&target) {
+        file.as_file().set_permissions(old.permissions()).map_err(failed)?;
+    }
     file.persist(&target).map_err(|error| failed(error.error))?;
     drop(existing);
     if json {

@@ -8,7 +8,7 @@ use tool_support::{Failure, Outcome};
 use vdisk_format::qed::Tables;
 use vdisk_format::qed::corrupt::{self, Corruption, Target};
 
-use super::{FORMAT, number};
+use super::{FORMAT, expect_qed, number};
 use crate::args::{CorruptArgs, Level};
 use crate::seed::seed;
 
@@ -22,6 +22,7 @@ pub(super) fn run(
     let target = target(args)?;
     note(&format!("seed: {}", target.seed));
     args.plan.run_on(FORMAT, open, json, path, |image| {
+        expect_qed(path, image.bytes())?;
         let corruption = corrupt(&Tables::new(image)?, target)?;
         note(&corruption.to_string());
         Ok::<_, Failure>(corruption.plan)

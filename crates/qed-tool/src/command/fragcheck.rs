@@ -8,10 +8,12 @@ use tool_support::status::warn;
 use tool_support::{Out, Outcome};
 use vdisk_format::qed::{Tables, fragmentation::fragmentation};
 
+use super::expect_qed;
 use crate::documents::FragmentationDocument;
 
 pub(super) fn run(path: &Path, open: OpenArgs, json: bool) -> Outcome {
     let image = open.read(path)?;
+    expect_qed(path, image.bytes())?;
     let found =
         with_progress("counting", &image, |view| Tables::new(view).map(|tables| fragmentation(&tables)))?;
     let mut out = Out::stdout();

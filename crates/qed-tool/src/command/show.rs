@@ -30,7 +30,7 @@ pub(super) fn run(path: &Path, open: OpenArgs, json: bool, what: What, table: Op
         (What::L2, table) => l2(&tables, table.unwrap_or_default(), path)?,
         (_, None) => l1(&tables),
         (_, Some(surplus)) => {
-            return Err(Failure::usage(format!("show l1: expected no table, found '{surplus}'")));
+            return Err(Failure::usage(format!("show: expected a table for l2 only, found '{surplus}'")));
         }
     };
     let mut out = Out::stdout();

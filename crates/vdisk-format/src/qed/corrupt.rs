@@ -72,7 +72,8 @@ pub fn duplicate(tables: &Tables<'_>, target: Target) -> Result<Corruption> {
     let is_right = |value| is_right(tables, target.level, value);
     let (table, source, index) = in_a_table(tables, target, &mut random, "duplicate", |table, random| {
         // Chance picks among the sources first, as the original does, then among the entries that differ from it.
-        let differs = |value| target.index.is_none_or(|index| table.at(index) != Some(value));
+        let overwritten = target.index.and_then(|index| table.at(index));
+        let differs = |value| target.index.is_none() || overwritten != Some(value);
         let source = table.pick(random, |value| is_right(value) && differs(value));
         let source = source.or_else(|| table.pick(random, |value| value > 1 && differs(value)));
         let source = source.ok_or("an offset, in another entry than the one to overwrite")?;

@@ -7,6 +7,7 @@ use crate::error::{Error, Reason, Result};
 use crate::feature::FeatureGroup;
 use crate::fingerprint::merge;
 use crate::plan::Plan;
+use crate::qed::geometry::Entry;
 use crate::qed::header::{Header, feature_field};
 use crate::qed::tables::Tables;
 use crate::units::HostOffset;
@@ -64,7 +65,7 @@ pub fn need_check(image: &[u8], on: bool) -> Result<Plan> {
 pub struct Zeroed {
     /// The change.
     pub plan: Plan,
-    /// Clusters that held data, and that nothing refers to any more.
+    /// Entries that named data. What no other entry names is leaked then.
     pub leaked: u64,
 }
 
@@ -115,7 +116,9 @@ impl Zeroed {
         let image = tables.view().bytes();
         let entries = (range.end - range.start) / 8;
         let old = tables.view().clipped(range.start, entries * 8).as_chunks::<8>().0;
-        self.leaked += old.iter().filter(|&&entry| u64::from_le_bytes(entry) > 1).count() as u64;
+        let is_data =
+            |&&entry: &&[u8; 8]| matches!(tables.geometry().entry(u64::from_le_bytes(entry)), Entry::Data(_));
+        self.leaked += old.iter().filter(is_data).count() as u64;
         let plural = if entries == 1 { "y" } else { "ies" };
         let why = format!("{entries} L2 entr{plural}: zero cluster");
         let new = 1u64.to_le_bytes().repeat(usize::try_from(entries).unwrap_or(0));

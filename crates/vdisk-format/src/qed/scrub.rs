@@ -278,6 +278,25 @@ mod tests {
         assert_eq!(check(&copied), check(&image));
     }
 
+    #[test]
+    fn what_follows_into_another_fault_keeps_its_own() {
+        let fields = HeaderFields {
+            cluster_size: 4096,
+            table_size: 1,
+            header_size: 10,
+            l1_table_offset: 4096,
+            ..HeaderFields::default()
+        };
+        let mut image = fields.to_bytes();
+        image.resize(4 * 4096, 0);
+        for (at, entry) in [(4096, 0x9000u64), (4104, 0xa000)] {
+            image[at..at + 8].copy_from_slice(&entry.to_le_bytes());
+        }
+        let check = |image: &[u8]| crate::qed::check::check(image).unwrap();
+        assert!(check(&image).report.has("l1-entry-past-end"));
+        assert_eq!(check(&copy(&image)), check(&image));
+    }
+
     /// A cluster size that is too large by mistake makes a guest's clusters look like the header's.
     #[test]
     fn a_backing_name_is_no_way_to_a_guests_data() {

@@ -110,7 +110,14 @@ impl Blank {
         }
         let new = match self.last {
             _ if is_aligned && value < self.file_end => value,
-            Some((last, new)) if last.wrapping_add(size) == value => new.wrapping_add(size),
+            // As long as that is wrong in the same way.
+            Some((last, new))
+                if last.wrapping_add(size) == value
+                    && (!is_aligned
+                        || (new.wrapping_add(size) < self.past_end) == (value < self.past_end)) =>
+            {
+                new.wrapping_add(size)
+            }
             last => {
                 let smallest = match value {
                     _ if value < size => SMALL,
