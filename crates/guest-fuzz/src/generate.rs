@@ -1,0 +1,1 @@
+//! Generators: which instruction comes next. All of them depend on a region map and a seed, and on nothing else.
