@@ -58,6 +58,12 @@ pub enum Error {
         /// What is wrong with the answer.
         why: String,
     },
+    /// There was no answer in time.
+    #[error("{what}: no answer")]
+    NoAnswer {
+        /// What was asked.
+        what: String,
+    },
     /// This target, or this system, cannot do it.
     #[error("{what}: {why}")]
     Unsupported {

@@ -1,5 +1,12 @@
 //! [`Target`]: who executes instructions.
 
+#[cfg(all(feature = "qemu", target_os = "linux"))]
+mod process;
+#[cfg(all(feature = "qemu", target_os = "linux"))]
+pub mod qemu;
+#[cfg(all(feature = "qemu", target_os = "linux"))]
+pub mod qmp;
+
 use std::time::Duration;
 
 use crate::error::Result;
