@@ -22,6 +22,8 @@ pub enum Condition {
     Responsive,
     /// The VMM answers and says that the guest runs; the guest does nothing.
     GuestSilent,
+    /// The guest does nothing because its own program was overwritten, by a device that it told to: an artefact.
+    Overwritten,
     /// The VMM answers and says that the guest does not run.
     Halted(Halt),
     /// The process lives, and the VMM does not answer.
