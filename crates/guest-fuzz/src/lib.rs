@@ -3,9 +3,14 @@
 //!
 //! The way is one: a [`region::RegionMap`] and a seed → instructions → a [`target::Target`] → a [`verdict::Verdict`].
 
+#[cfg(feature = "arbitrary")]
+mod arbitrary;
 pub mod error;
 pub mod generate;
 pub mod instruction;
+#[cfg(feature = "serde")]
+pub mod journal;
+pub mod program;
 pub mod random;
 pub mod region;
 pub mod target;
