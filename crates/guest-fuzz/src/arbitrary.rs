@@ -3,8 +3,8 @@
 use arbitrary::{Arbitrary, Result, Unstructured};
 
 use crate::instruction::{
-    Instruction, MAX_BLOCK, MAX_BURST, MAX_CLOCK_STEP, MAX_DELAY, MAX_FILL, MAX_STRING, PciAddress, PortWidth,
-    Width,
+    Instruction, MAX_BLOCK, MAX_BURST, MAX_CLOCK_STEP, MAX_DELAY, MAX_FILL, MAX_STRING, PciAddress,
+    PortWidth, Width,
 };
 use crate::program::Program;
 
@@ -117,7 +117,8 @@ mod tests {
             let program = Program::arbitrary_take_rest(Unstructured::new(chunk)).unwrap();
             assert_eq!(Program::parse(&program.to_string(), "test").unwrap(), program);
             assert_eq!(Program::from_bytes(&program.to_bytes()).unwrap(), program);
-            let words = program.instructions.iter().map(|i| i.to_string().split(' ').next().unwrap().to_owned());
+            let words =
+                program.instructions.iter().map(|i| i.to_string().split(' ').next().unwrap().to_owned());
             first_words.extend(words);
         }
         // 6 of ports and PCI in 3 widths, 3 of memory in 4, and 6 without a width; fillb is one of these: memset.

@@ -41,6 +41,10 @@ impl Program {
     /// [`Error::Syntax`] naming the line; also where there are more than [`MAX_PROGRAM`] instructions, or a line is
     /// longer than [`MAX_LINE`].
     pub fn parse(text: &str, name: &str) -> Result<Self> {
+        Self::parse_up_to(MAX_PROGRAM, text, name)
+    }
+
+    fn parse_up_to(limit: usize, text: &str, name: &str) -> Result<Self> {
         let mut instructions = Vec::new();
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (index, line) in text.split('\n').enumerate() {
@@ -51,15 +55,16 @@ impl Program {
                 found,
             };
             if line.len() > MAX_LINE {
-                return Err(syntax(too_much(format!("at most {MAX_LINE} bytes"), line.len(), "bytes")));
+                let expected = format!("at most {MAX_LINE} bytes");
+                return Err(syntax(TextError { expected, found: format!("{} bytes", line.len()) }));
             }
             let code = line.split_once('#').map_or(line, |(code, _comment)| code);
             let code = code.trim_ascii();
             if code.is_empty() {
                 continue;
             }
-            if instructions.len() == MAX_PROGRAM {
-                let expected = format!("at most {MAX_PROGRAM} instructions");
+            if instructions.len() == limit {
+                let expected = format!("at most {limit} instructions");
                 return Err(syntax(TextError { expected, found: quoted(code) }));
             }
             instructions.push(code.parse().map_err(syntax)?);
@@ -122,10 +127,6 @@ impl FromIterator<Instruction> for Program {
     fn from_iter<I: IntoIterator<Item = Instruction>>(instructions: I) -> Self {
         Self { instructions: instructions.into_iter().collect() }
     }
-}
-
-fn too_much(expected: String, found: usize, unit: &str) -> TextError {
-    TextError { expected, found: format!("{found} {unit}") }
 }
 
 #[cfg(test)]

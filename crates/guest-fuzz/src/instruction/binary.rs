@@ -12,8 +12,8 @@
 //! spelling, such as a number with zeros behind it, is refused.
 
 use super::{
-    Instruction, MAX_BLOCK, MAX_BURST, MAX_CLOCK_STEP, MAX_DELAY, MAX_FILL, MAX_STRING, PciAddress, PortWidth,
-    Width,
+    Instruction, MAX_BLOCK, MAX_BURST, MAX_CLOCK_STEP, MAX_DELAY, MAX_FILL, MAX_STRING, PciAddress,
+    PortWidth, Width,
 };
 use crate::error::{Error, Result};
 

@@ -4,8 +4,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::{
-    Instruction, MAX_BLOCK, MAX_BURST, MAX_CLOCK_STEP, MAX_DELAY, MAX_FILL, MAX_STRING, PciAddress, PortWidth,
-    Width,
+    Instruction, MAX_BLOCK, MAX_BURST, MAX_CLOCK_STEP, MAX_DELAY, MAX_FILL, MAX_STRING, PciAddress,
+    PortWidth, Width,
 };
 use crate::program::Program;
 
@@ -26,8 +26,11 @@ pub(crate) fn instruction() -> BoxedStrategy<Instruction> {
             Instruction::OutString { port, width, address, count }
         }),
         (address(), width()).prop_map(|(address, width)| Instruction::Read { address, width }),
-        (address(), value())
-            .prop_map(|(address, (width, value))| Instruction::Write { address, width, value }),
+        (address(), value()).prop_map(|(address, (width, value))| Instruction::Write {
+            address,
+            width,
+            value
+        }),
         (address(), block)
             .prop_map(|(address, bytes)| Instruction::WriteBlock { address, bytes: bytes.into() }),
         (address(), 0..=MAX_FILL, value()).prop_map(|(address, length, (width, pattern))| {

@@ -24,8 +24,8 @@ use std::fmt;
 use std::str::{FromStr, SplitAsciiWhitespace};
 
 use super::{
-    Instruction, MAX_BLOCK, MAX_BURST, MAX_CLOCK_STEP, MAX_DELAY, MAX_FILL, MAX_STRING, PciAddress, PortWidth,
-    Width,
+    Instruction, MAX_BLOCK, MAX_BURST, MAX_CLOCK_STEP, MAX_DELAY, MAX_FILL, MAX_STRING, PciAddress,
+    PortWidth, Width,
 };
 
 /// What `clock_step` without a number is, in nanoseconds. In qtest it goes to the next timer, which only QEMU knows;
@@ -203,15 +203,21 @@ impl<'t> Words<'t> {
         Some(match name {
             "in" => self.port().map(|port| Instruction::In { port, width }),
             "out" => self.out(width),
-            "ins" => self.string().map(|(port, address, count)| {
-                Instruction::InString { port, width, address, count }
+            "ins" => self.string().map(|(port, address, count)| Instruction::InString {
+                port,
+                width,
+                address,
+                count,
             }),
-            "outs" => self.string().map(|(port, address, count)| {
-                Instruction::OutString { port, width, address, count }
+            "outs" => self.string().map(|(port, address, count)| Instruction::OutString {
+                port,
+                width,
+                address,
+                count,
             }),
-            "pci_read" => self.register().map(|(function, register)| {
-                Instruction::PciRead { function, register, width }
-            }),
+            "pci_read" => {
+                self.register().map(|(function, register)| Instruction::PciRead { function, register, width })
+            }
             "pci_write" => self.pci_write(width),
             _ => return None,
         })
@@ -351,7 +357,8 @@ fn short_hex(digits: &str) -> Option<u8> {
 fn from_hex(hex: &str) -> Option<Box<[u8]>> {
     let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
     let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
-    rest.is_empty().then(|| pairs.iter().map(|&[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect())?
+    rest.is_empty()
+        .then(|| pairs.iter().map(|&[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect())?
 }
 
 #[cfg(test)]

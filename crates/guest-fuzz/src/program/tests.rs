@@ -40,6 +40,13 @@ fn lines_are_bounded_and_the_largest_block_fits() {
 }
 
 #[test]
+fn instructions_are_bounded() {
+    let error = Program::parse_up_to(2, "reset\nreset\n# nothing\n\nburst 1", "list.txt").unwrap_err();
+    assert_eq!(error.to_string(), "list.txt, line 5: expected at most 2 instructions, found \"burst 1\"");
+    assert!(Program::parse_up_to(2, "reset\nreset\n# nothing\n", "list.txt").is_ok());
+}
+
+#[test]
 fn a_program_has_its_bytes() {
     let program = parsed("outb 0x2014 0\nreset");
     assert_eq!(program.to_bytes(), b"GFP1\x02\x04\x14\x20\x00\x34");
@@ -49,7 +56,10 @@ fn a_program_has_its_bytes() {
 #[test]
 fn bytes_that_are_no_program_are_refused() {
     for (bytes, message) in [
-        (&b"GFP"[..], "program at offset 0: expected the magic GFP1, found the end of the bytes, at offset 3"),
+        (
+            &b"GFP"[..],
+            "program at offset 0: expected the magic GFP1, found the end of the bytes, at offset 3",
+        ),
         (b"GFP2\0", "program at offset 0: expected the magic GFP1, found \"GFP2\""),
         (b"GFP1\x01", "program at offset 4: expected at most 0 instructions, found 1"),
         (

@@ -76,10 +76,7 @@ fn errors_name_the_offset() {
             &[0x18, 0, 5, 1, 2],
             "program at offset 3: expected the bytes of a block, found the end of the bytes, at offset 5",
         ),
-        (
-            &[0x18, 0, 0x81, 0x80, 0x04],
-            "program at offset 2: expected a length, at most 65536, found 65537",
-        ),
+        (&[0x18, 0, 0x81, 0x80, 0x04], "program at offset 2: expected a length, at most 65536, found 65537"),
         (&[0x30, 0x81, 0x08], "program at offset 1: expected a count, at most 1024, found 1025"),
         (&[0x30, 0x80, 0x80, 0x04], "program at offset 1: expected a count, at most 1024, found 65536"),
         (

@@ -20,57 +20,44 @@ fn every_instruction_has_its_text() {
     let function = PciAddress::new(0, 31, 2).unwrap();
     written_as("inb 0x3f8", &Instruction::In { port: 0x3f8, width: PORT });
     written_as("inw 0x3ff", &Instruction::In { port: 0x3ff, width: PortWidth::Word });
-    written_as("outl 0xcf8 0x80000000", &Instruction::Out {
-        port: 0xcf8,
-        width: PortWidth::Long,
-        value: 1 << 31,
-    });
-    written_as("insw 0x1f0 0x10000 256", &Instruction::InString {
-        port: 0x1f0,
-        width: PortWidth::Word,
-        address: 0x10000,
-        count: 256,
-    });
-    written_as("outsb 0x402 0x10000 65536", &Instruction::OutString {
-        port: 0x402,
-        width: PORT,
-        address: 0x10000,
-        count: 65536,
-    });
+    written_as(
+        "outl 0xcf8 0x80000000",
+        &Instruction::Out { port: 0xcf8, width: PortWidth::Long, value: 1 << 31 },
+    );
+    written_as(
+        "insw 0x1f0 0x10000 256",
+        &Instruction::InString { port: 0x1f0, width: PortWidth::Word, address: 0x10000, count: 256 },
+    );
+    written_as(
+        "outsb 0x402 0x10000 65536",
+        &Instruction::OutString { port: 0x402, width: PORT, address: 0x10000, count: 65536 },
+    );
     written_as("readq 0xfebc0000", &Instruction::Read { address: 0xfebc_0000, width: Width::Quad });
-    written_as("writeq 0xffffffffffffffff 0xffffffffffffffff", &Instruction::Write {
-        address: u64::MAX,
-        width: Width::Quad,
-        value: u64::MAX,
-    });
-    written_as("write 0x1000 4 0x00ff10a5", &Instruction::WriteBlock {
-        address: 0x1000,
-        bytes: [0, 0xff, 0x10, 0xa5].into(),
-    });
+    written_as(
+        "writeq 0xffffffffffffffff 0xffffffffffffffff",
+        &Instruction::Write { address: u64::MAX, width: Width::Quad, value: u64::MAX },
+    );
+    written_as(
+        "write 0x1000 4 0x00ff10a5",
+        &Instruction::WriteBlock { address: 0x1000, bytes: [0, 0xff, 0x10, 0xa5].into() },
+    );
     written_as("write 0x1000 0 0x", &Instruction::WriteBlock { address: 0x1000, bytes: [].into() });
-    written_as("memset 0x1000 4096 0xaa", &Instruction::Fill {
-        address: 0x1000,
-        length: 4096,
-        width: Width::Byte,
-        pattern: 0xaa,
-    });
-    written_as("filll 0x1000 10 0x12345678", &Instruction::Fill {
-        address: 0x1000,
-        length: 10,
-        width: Width::Long,
-        pattern: 0x1234_5678,
-    });
-    written_as("pci_readw 00:1f.2 0x4", &Instruction::PciRead {
-        function,
-        register: 4,
-        width: PortWidth::Word,
-    });
-    written_as("pci_writel 00:1f.2 0x10 0xe0000000", &Instruction::PciWrite {
-        function,
-        register: 0x10,
-        width: PortWidth::Long,
-        value: 0xe000_0000,
-    });
+    written_as(
+        "memset 0x1000 4096 0xaa",
+        &Instruction::Fill { address: 0x1000, length: 4096, width: Width::Byte, pattern: 0xaa },
+    );
+    written_as(
+        "filll 0x1000 10 0x12345678",
+        &Instruction::Fill { address: 0x1000, length: 10, width: Width::Long, pattern: 0x1234_5678 },
+    );
+    written_as(
+        "pci_readw 00:1f.2 0x4",
+        &Instruction::PciRead { function, register: 4, width: PortWidth::Word },
+    );
+    written_as(
+        "pci_writel 00:1f.2 0x10 0xe0000000",
+        &Instruction::PciWrite { function, register: 0x10, width: PortWidth::Long, value: 0xe000_0000 },
+    );
     written_as("delay 1000000", &Instruction::Delay { count: MAX_DELAY });
     written_as("clock_step 100", &Instruction::ClockStep { nanoseconds: 100 });
     written_as("burst 3", &Instruction::Burst { count: 3 });
