@@ -92,6 +92,25 @@ impl Execution {
     }
 }
 
+impl Execution {
+    /// Goes on with `next`, whose numbers follow.
+    pub(crate) fn append(&mut self, next: Self) {
+        let shift = |mut incident: Incident| {
+            incident.index = incident.index.map(|index| index + self.done);
+            incident
+        };
+        let room = MAX_INCIDENTS.saturating_sub(self.incidents.len());
+        self.incidents.extend(next.incidents.into_iter().take(room).map(shift));
+        self.end = next.end.map(shift);
+        self.reset_points.extend(next.reset_points.iter().map(|point| point + self.done));
+        self.done += next.done;
+        self.resets += next.resets;
+        self.overwritten += next.overwritten;
+        self.death = next.death;
+        self.stopped = next.stopped;
+    }
+}
+
 /// How many incidents are kept.
 const MAX_INCIDENTS: usize = 1000;
 

@@ -3,12 +3,23 @@
 //!
 //! The way is one: a [`region::RegionMap`] and a seed → instructions → a [`target::Target`] → a [`verdict::Verdict`].
 
+#[cfg(feature = "arbitrary")]
+mod arbitrary;
+#[cfg(feature = "serde")]
+pub mod campaign;
 pub mod engine;
 pub mod error;
 pub mod generate;
 pub mod instruction;
+#[cfg(feature = "serde")]
+pub mod journal;
+pub mod program;
 pub mod random;
 pub mod region;
+#[cfg(feature = "serde")]
+pub mod replay;
+#[cfg(feature = "serde")]
+pub mod report;
 pub mod shrink;
 pub mod signature;
 pub mod target;
