@@ -59,7 +59,9 @@ impl Recording {
         match &self.source {
             Source::Instructions(instructions) => Box::new(instructions.iter().cloned()),
             Source::Episodes { prepared, seed, parts } => Box::new(parts.iter().flat_map(move |part| {
-                prepared.episode(*seed, part.episode).take(usize::try_from(part.operations).unwrap_or(usize::MAX))
+                prepared
+                    .episode(*seed, part.episode)
+                    .take(usize::try_from(part.operations).unwrap_or(usize::MAX))
             })),
         }
     }
@@ -83,7 +85,8 @@ impl Recording {
             let mut episode = prepared.episode(seed, part.episode).take(count);
             // What a machine does a while after an episode is seen in the next one.
             let last = number + 1 == parts.len();
-            let patience = if last { *patience } else { Patience { settle: std::time::Duration::ZERO, ..*patience } };
+            let patience =
+                if last { *patience } else { Patience { settle: std::time::Duration::ZERO, ..*patience } };
             whole.append(execute(target, before, &mut episode, &patience, observe)?);
             if whole.end.is_some() {
                 break;
