@@ -211,7 +211,7 @@ impl<'b> Reader<'b> {
     }
 
     /// A number in LEB128, `max` at most.
-    pub(crate) fn number<T: TryFrom<u64> + PartialOrd + std::fmt::Display>(
+    pub(crate) fn number<T: Copy + TryFrom<u64> + PartialOrd + std::fmt::Display>(
         &mut self,
         what: &str,
         max: T,

@@ -294,23 +294,23 @@ impl<'t> Words<'t> {
     }
 
     /// A number up to `max`, which errors write as a hexadecimal one.
-    fn hex<T: TryFrom<u64> + PartialOrd + fmt::LowerHex>(
+    fn hex<T: Copy + TryFrom<u64> + PartialOrd + fmt::LowerHex>(
         &mut self,
         what: &str,
         max: T,
     ) -> Result<T, TextError> {
         let word = self.next(what)?;
-        up_to(word, &max).ok_or_else(|| bad_number(format!("{what}, at most {max:#x}"), word))
+        up_to(word, max).ok_or_else(|| bad_number(format!("{what}, at most {max:#x}"), word))
     }
 
     /// A number up to `max`, which errors write as a decimal one.
-    fn count<T: TryFrom<u64> + PartialOrd + fmt::Display>(
+    fn count<T: Copy + TryFrom<u64> + PartialOrd + fmt::Display>(
         &mut self,
         what: &str,
         max: T,
     ) -> Result<T, TextError> {
         let word = self.next(what)?;
-        up_to(word, &max).ok_or_else(|| bad_number(format!("{what}, at most {max}"), word))
+        up_to(word, max).ok_or_else(|| bad_number(format!("{what}, at most {max}"), word))
     }
 
     fn next(&mut self, expected: &str) -> Result<&'t str, TextError> {
@@ -325,8 +325,8 @@ impl<'t> Words<'t> {
 
 const NOTHING: &str = "the end of the line";
 
-fn up_to<T: TryFrom<u64> + PartialOrd>(word: &str, max: &T) -> Option<T> {
-    T::try_from(number(word)?).ok().filter(|number| number <= max)
+fn up_to<T: TryFrom<u64> + PartialOrd>(word: &str, max: T) -> Option<T> {
+    T::try_from(number(word)?).ok().filter(|number| *number <= max)
 }
 
 /// Says what is wrong with a number, with a hint where a decimal one has a zero in front.
