@@ -3,11 +3,14 @@
 //!
 //! The way is one: a [`region::RegionMap`] and a seed → instructions → a [`target::Target`] → a [`verdict::Verdict`].
 
+pub mod enumerate;
 pub mod error;
 pub mod generate;
 pub mod instruction;
+mod pattern;
 pub mod random;
 pub mod region;
+pub mod skip;
 pub mod target;
 pub mod verdict;
 
