@@ -8,11 +8,13 @@ mod arbitrary;
 #[cfg(feature = "serde")]
 pub mod campaign;
 pub mod engine;
+pub mod enumerate;
 pub mod error;
 pub mod generate;
 pub mod instruction;
 #[cfg(feature = "serde")]
 pub mod journal;
+mod pattern;
 pub mod program;
 pub mod random;
 pub mod region;
@@ -22,6 +24,7 @@ pub mod replay;
 pub mod report;
 pub mod shrink;
 pub mod signature;
+pub mod skip;
 pub mod target;
 pub mod verdict;
 
