@@ -67,7 +67,7 @@ impl Placer<'_> {
     }
 
     /// Places what is behind a bridge: the ports and the memory that have to pass, as far as there are any.
-    fn behind_bridge(&mut self, inside: &mut [Found]) -> (Option<(u32, u32)>, Option<(u32, u32)>) {
+    fn behind_bridge(&mut self, inside: &mut [Found]) -> (Option<Range>, Option<Range>) {
         // What passes through a bridge begins and ends at multiples of these.
         let starts = (self.ports.open(0x1000), self.memory.open(0x10_0000));
         self.functions(inside, Behind::NewBridge);
@@ -85,6 +85,9 @@ impl Placer<'_> {
         }
     }
 }
+
+/// The first and the last of some addresses.
+type Range = (u32, u32);
 
 /// Hands out addresses, upwards.
 struct Cursor {

@@ -338,6 +338,9 @@ impl Target for OneMachine {
     fn wait(&mut self, _: Duration) -> Progress {
         self.progress
     }
+    fn reset_points(&mut self) -> Vec<u64> {
+        Vec::new()
+    }
     fn condition(&mut self, _: Duration) -> Condition {
         Condition::Responsive
     }
