@@ -6,7 +6,7 @@ mod finding;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::engine::{Execution, Incident, Patience, execute};
@@ -117,6 +117,7 @@ pub type Observe<'a> = &'a (dyn Fn(Event<'_>) -> Option<String> + Sync);
 #[derive(Debug)]
 pub struct Campaign {
     options: Options,
+    begun: OnceLock<Instant>,
     stop: AtomicBool,
     next_episode: AtomicU64,
     operations: AtomicU64,
@@ -155,6 +156,7 @@ impl Campaign {
             pending: Vec::new(),
         };
         Self {
+            begun: OnceLock::new(),
             stop: AtomicBool::new(false),
             next_episode: AtomicU64::new(0),
             operations: AtomicU64::new(0),
@@ -193,7 +195,7 @@ impl Campaign {
                 why: "there are no ports and no memory to fuzz".to_owned(),
             });
         }
-        let begun = Instant::now();
+        let begun = *self.begun.get_or_init(Instant::now);
         let results: Vec<Result<()>> = std::thread::scope(|scope| {
             let job = || Job { campaign: self, start, observe, begun }.run();
             let jobs: Vec<_> = (0..self.options.jobs.max(1)).map(|_| scope.spawn(job)).collect();
@@ -203,10 +205,13 @@ impl Campaign {
         for result in results {
             result?;
         }
-        Ok(self.report(begun.elapsed()))
+        Ok(self.report())
     }
 
-    fn report(&self, time: Duration) -> Report {
+    /// What it came to so far. What is being replayed is not among it.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let time = self.begun.get().map_or(Duration::ZERO, Instant::elapsed);
         let known = self.known();
         let operations = self.operations.load(Ordering::Relaxed);
         Report {

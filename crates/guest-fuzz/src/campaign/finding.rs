@@ -49,9 +49,9 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
     let operations: u64 = parts.iter().map(|part| part.operations).sum();
     let mut shrunk = None;
     if hits == options.replays && operations <= MAX_SHRUNK && !options.shrink.is_zero() {
-        let program = with_resets(&recording, parts);
-        let shrink = Shrink { target: start, shows: &shown, patience, time: options.shrink };
-        shrunk = shrink.shrink(&program)?.map(|shrunk| shrunk.instructions);
+        let stop = &job.campaign.stop;
+        let shrink = Shrink { target: start, shows: &shown, patience, time: options.shrink, stop };
+        shrunk = shrink.shrink(&recording.program())?.map(|shrunk| shrunk.instructions);
     }
     let index = seen.incident.index.and(operations.checked_sub(1));
     let text = seen.incident.instruction.as_ref().map(ToString::to_string);
@@ -74,38 +74,27 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
         stderr: seen.death.as_ref().map_or_else(String::new, |death| death.stderr.clone()),
     };
     let alone = parts.len() < seen.parts.len();
-    let journal = Journal {
+    let mut journal = Journal {
         schema: SCHEMA,
         target: seen.target.clone(),
         source: Some(source(options.generator, options.seed)),
         regions: seen.map.clone(),
         operations: Operations::Episodes(parts.to_vec()),
-        // The points of a machine's life are not those of its last episode alone.
-        resets: if alone { Vec::new() } else { seen.resets.clone() },
+        resets: Vec::new(),
         in_flight: in_flight.map(|(index, text)| InFlight { index, text }),
         verdict: finding.verdict.clone(),
         signal,
         signature: seen.signature.clone(),
     };
+    // The points of a machine's life are not those of its last episode alone.
+    if !alone {
+        journal.set_reset_points(&seen.resets);
+    }
     Ok((finding, journal, shrunk))
 }
 
 fn source(generator: Generator, seed: u64) -> Source {
     Source { generator: generator.to_string(), parameters: BTreeMap::new(), seed }
-}
-
-/// The instructions of a recording as one program: with the resets between its parts.
-fn with_resets(recording: &Recording, parts: &[Part]) -> Vec<Instruction> {
-    let mut program = Vec::new();
-    let mut instructions = recording.instructions();
-    for (number, part) in parts.iter().enumerate() {
-        if number > 0 {
-            program.push(Instruction::Reset);
-        }
-        let count = usize::try_from(part.operations).unwrap_or(usize::MAX);
-        program.extend(instructions.by_ref().take(count));
-    }
-    program
 }
 
 /// What is deadly is seen at once. What does not end is waited for: not longer than needed.

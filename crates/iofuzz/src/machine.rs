@@ -1,0 +1,181 @@
+//! From options to machines: which one, how it is started, and where it can be reached. The one place that knows all
+//! transports.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use guest_fuzz::engine::Patience;
+use guest_fuzz::enumerate::file::PortSelection;
+use guest_fuzz::enumerate::mtree;
+use guest_fuzz::enumerate::pci::{self, TargetConfigSpace, Windows};
+use guest_fuzz::enumerate::region_map;
+use guest_fuzz::instruction::Instruction;
+use guest_fuzz::journal::{Journal, Replayable};
+use guest_fuzz::region::RegionMap;
+use guest_fuzz::skip::SkipList;
+use guest_fuzz::target::Target;
+use guest_fuzz::target::micro_guest::MicroGuest;
+use guest_fuzz::target::qemu::{self, QemuCommand};
+use guest_fuzz::{Error, Result};
+use tool_support::status::note;
+use tool_support::{Failure, Outcome};
+
+use crate::args::{MachineArgs, PlaceArgs, Transport};
+use crate::failure::{could_not_run, of_library, of_option};
+use crate::folder::quoted;
+use crate::qemu_arguments;
+
+/// How long a machine that does nothing yet may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A machine that can be started as often as wanted.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    kind: Kind,
+    /// How long what may take.
+    pub(crate) patience: Patience,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Micro(QemuCommand),
+}
+
+impl Machine {
+    /// The machine that the options describe; the one in this process where they describe none and there is no QEMU.
+    pub(crate) fn of(args: &MachineArgs) -> Outcome<Self> {
+        Self::choose(args, args.transport, || qemu_arguments::of(args))
+    }
+
+    /// The machine for what is to be executed again: that of the options or, where they describe none, a journal's own.
+    pub(crate) fn of_file(args: &MachineArgs, file: &Replayable) -> Outcome<Self> {
+        let Replayable::Journal(journal) = file else { return Self::of(args) };
+        let transport = args.transport.or_else(|| transport_of(journal));
+        if names_a_machine(args) || journal.target.arguments.is_empty() {
+            return Self::choose(args, transport, || qemu_arguments::of(args));
+        }
+        let arguments = &journal.target.arguments;
+        if let Some(culprit) = qemu_arguments::first_that_reaches_out(arguments) {
+            let words: Vec<String> = arguments.iter().map(|word| quoted(word)).collect();
+            return Err(could_not_run(format!(
+                "the journal's machine has {culprit}, which may reach files, programs or networks of this computer; \
+                 if that is what you want, name the machine yourself: -- {}",
+                words.join(" ")
+            )));
+        }
+        Self::choose(args, transport, || arguments.iter().map(Into::into).collect())
+    }
+
+    fn choose(
+        args: &MachineArgs,
+        transport: Option<Transport>,
+        arguments: impl FnOnce() -> Vec<std::ffi::OsString>,
+    ) -> Outcome<Self> {
+        let program = args.qemu.clone().or_else(qemu::find);
+        let transport = match (transport, &program) {
+            (Some(transport), _) => transport,
+            (None, Some(_)) => Transport::Micro,
+            (None, None) if names_a_machine(args) => return Err(no_qemu()),
+            (None, None) => {
+                note(
+                    "no QEMU on PATH: this is a machine with planted faults in this process (--transport sim)",
+                );
+                Transport::Sim
+            }
+        };
+        let command =
+            |program: Option<PathBuf>| program.map(|program| QemuCommand::new(program, arguments()));
+        let kind = match transport {
+            Transport::Micro => Kind::Micro(command(program).ok_or_else(no_qemu)?),
+            other => return Err(not_yet(other)),
+        };
+        Ok(Self { kind, patience: patience(args) })
+    }
+
+    /// Starts one. `prologue` is executed first, and after each reset.
+    pub(crate) fn start(&self, prologue: &[Instruction]) -> Result<Box<dyn Target>> {
+        match &self.kind {
+            Kind::Micro(command) => {
+                let mut guest = MicroGuest::new(command.clone())?;
+                guest.set_prologue(prologue);
+                guest.start()?;
+                Ok(Box::new(guest))
+            }
+        }
+    }
+
+    /// Where it can be reached, all of it; what brings a fresh one into that state is the map's prologue.
+    pub(crate) fn explore(&self) -> Result<RegionMap> {
+        match &self.kind {
+            Kind::Micro(command) => {
+                let mut guest = MicroGuest::new(command.clone())?;
+                guest.start()?;
+                let before = tree(&mut guest)?;
+                let used = before.ports.into_iter().chain(before.memory).collect();
+                let mut space = TargetConfigSpace::new(&mut guest, ANSWER);
+                let scan = pci::scan(&mut space, &Windows::new(used))?;
+                // Again, for now the devices' registers have addresses, and names.
+                let mut map = region_map(tree(&mut guest)?, &scan, &SkipList::default());
+                map.ram = Some(MicroGuest::playground());
+                Ok(map)
+            }
+        }
+    }
+}
+
+fn tree(guest: &mut MicroGuest) -> Result<mtree::MemoryTree> {
+    let qemu = guest.qemu().ok_or(Error::Dead)?;
+    mtree::parse(&qemu.qmp().human("info mtree -f", ANSWER)?)
+}
+
+/// A map with what is wanted in it: `places`, and without `--skip` what `skip` says, unless ports are asked for by name.
+pub(crate) fn select(map: &mut RegionMap, places: &PlaceArgs, skip: &str) -> Outcome {
+    if let Some(ports) = &places.ports {
+        PortSelection::parse(ports).and_then(|ports| ports.apply(map)).map_err(of_option)?;
+    }
+    let default = if places.ports.is_some() { "none" } else { skip };
+    let skip = places.skip.as_deref().unwrap_or(default);
+    SkipList::parse(skip).map_err(of_option)?.apply(map);
+    Ok(())
+}
+
+/// The prologue of a map, as instructions.
+pub(crate) fn prologue(map: &RegionMap) -> Outcome<Vec<Instruction>> {
+    let parse = |line: &String| line.parse::<Instruction>();
+    let parsed: std::result::Result<_, _> = map.prologue.iter().map(parse).collect();
+    parsed.map_err(|error| could_not_run(format!("the map's prologue: {error}")))
+}
+
+impl Machine {
+    /// [`explore`](Self::explore), for a command.
+    pub(crate) fn explored(&self) -> Outcome<RegionMap> {
+        self.explore().map_err(of_library)
+    }
+}
+
+fn names_a_machine(args: &MachineArgs) -> bool {
+    args.machine.is_some() || !args.devices.is_empty() || !args.arguments.is_empty()
+}
+
+fn patience(args: &MachineArgs) -> Patience {
+    let usual = Patience::default();
+    Patience {
+        hang: args.hang.unwrap_or(usual.hang),
+        stall: args.stall.unwrap_or(usual.stall),
+        deadlock: args.deadlock.unwrap_or(usual.deadlock),
+        settle: usual.settle,
+    }
+}
+
+fn transport_of(journal: &Journal) -> Option<Transport> {
+    use clap::ValueEnum;
+    Transport::from_str(&journal.target.transport, false).ok()
+}
+
+fn no_qemu() -> Failure {
+    could_not_run("there is no QEMU on PATH; --qemu names one, and --transport sim needs none")
+}
+
+fn not_yet(transport: Transport) -> Failure {
+    could_not_run(format!("--transport {transport:?}: this transport is not built in"))
+}
