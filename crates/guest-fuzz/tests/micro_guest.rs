@@ -279,7 +279,7 @@ fn a_survey_finds_what_is_there_and_the_prologue_brings_it_back() {
     assert!(map.skipped.iter().any(|skipped| skipped.region.first == 0xcf9), "{:?}", map.skipped);
     let read = inb(bar.first as u16 + 0x58);
     let prologue: Vec<Instruction> = map.prologue.iter().map(|text| text.parse().unwrap()).collect();
-    let before = values(&mut target, &[read.clone()]);
+    let before = values(&mut target, std::slice::from_ref(&read));
     assert_ne!(before, [0xff], "nothing answers there");
     target.set_prologue(&prologue);
     target.start().unwrap();
