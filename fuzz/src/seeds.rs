@@ -2,6 +2,7 @@
 
 use vdisk_format::Plan;
 
+use crate::enumerate;
 use crate::healthy;
 use crate::input::Input;
 use crate::qed;
@@ -15,6 +16,9 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
         "header" => (0..24).map(|_| healthy::image(&mut Input::new(&choices(8)))).collect(),
         "qed_parse" => (0..24).map(|_| qed_image(&choices(256))).collect(),
         "plan_text" => (0..24).map(|writes| plan_text(&choices(256), writes % 6)).collect(),
+        "proc_ioports" | "mtree" | "region_file" => {
+            (0..24).map(|lines| enumerate::texts(name, &choices(1 + lines))).collect()
+        }
         _ => (0..64).map(|index| choices(16 + 16 * index)).collect(),
     }
 }

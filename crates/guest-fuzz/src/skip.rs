@@ -54,7 +54,7 @@ impl SkipList {
                 ("power", _) => rules.extend(set("power", |_| true)),
                 ("reset", _) => rules.extend(set("reset", |member| member.resets)),
                 (_, Some((first, last))) => {
-                    rules.push(Rule { what: What::Ports(first, last), reason: item.to_owned() })
+                    rules.push(Rule { what: What::Ports(first, last), reason: item.to_owned() });
                 }
                 (name, None) => {
                     rules.push(Rule { what: What::Named(Pattern::new(name)), reason: name.to_owned() });
