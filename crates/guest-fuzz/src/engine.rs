@@ -27,6 +27,8 @@ pub struct Patience {
     pub stall: Duration,
     /// A VMM that did not answer for that long never will.
     pub deadlock: Duration,
+    /// How long a new login may take.
+    pub login: Duration,
     /// How long a machine is watched after the last instruction: timers and threads have their say.
     pub settle: Duration,
 }
@@ -37,6 +39,7 @@ impl Default for Patience {
             hang: Duration::from_secs(3),
             stall: Duration::from_secs(2),
             deadlock: Duration::from_secs(15),
+            login: Duration::from_secs(10),
             settle: Duration::from_millis(20),
         }
     }
@@ -337,7 +340,11 @@ impl Run<'_> {
         self.recoveries += 1;
         if self.recoveries <= MAX_RECOVERIES {
             for &way in ways {
-                match self.target.recover(way, self.patience.deadlock) {
+                let patience = match way {
+                    Recovery::Login => self.patience.login,
+                    Recovery::Reset => self.patience.deadlock,
+                };
+                match self.target.recover(way, patience) {
                     Ok(()) => {
                         self.own_resets += u64::from(way == Recovery::Reset);
                         self.last_move = Instant::now();

@@ -23,6 +23,7 @@ fn patience() -> Patience {
         hang: Duration::from_millis(150),
         stall: Duration::from_millis(100),
         deadlock: Duration::from_millis(900),
+        login: Duration::from_millis(50),
         settle: Duration::from_millis(5),
     }
 }
@@ -111,7 +112,6 @@ fn a_program_is_shrunk_to_its_trigger() {
         let shrink = Shrink { target: &start, shows: &shows, patience: patience(), time };
         let begun = Instant::now();
         let shrunk = shrink.shrink(&program).unwrap().unwrap();
-        eprintln!("{plant:?}: {} runs in {:?}", shrunk.runs, begun.elapsed());
         assert_eq!(shrunk.instructions, trigger, "{plant:?}");
         assert!(shrunk.is_minimal && begun.elapsed() < time);
         // Bisection takes tens of runs, not thousands.
