@@ -84,10 +84,8 @@ impl Model {
                 },
             };
             if let Some(instruction) = instruction {
-                let in_burst = self.stream.in_burst();
-                if !(in_burst && matches!(instruction, Instruction::Delay { .. })) {
-                    return Some(instruction);
-                }
+                self.stream.count_burst();
+                return Some(instruction);
             }
         }
         self.stream.next_of(left)
@@ -174,7 +172,7 @@ impl Model {
             }
             Step::Delay => {
                 let count = 1 + self.random.below(DELAY) as u32;
-                places.delays.then_some(Instruction::Delay { count })
+                (places.delays && !self.stream.in_burst()).then_some(Instruction::Delay { count })
             }
         }
     }

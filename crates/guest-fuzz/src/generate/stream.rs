@@ -75,10 +75,14 @@ impl Stream {
         special.or_else(|| self.access()).or_else(|| self.configuration())
     }
 
-    /// Counts an instruction of a burst, if there is one. Whether there is.
-    pub(super) fn in_burst(&mut self) -> bool {
+    /// Counts an instruction of a burst, if there is one.
+    pub(super) fn count_burst(&mut self) {
         self.burst = self.burst.saturating_sub(1);
-        self.burst > 0
+    }
+
+    /// Whether the next instruction to be counted is one of a burst.
+    pub(super) fn in_burst(&self) -> bool {
+        self.burst > 1
     }
 
     pub(super) fn memory(&self) -> Option<&Memory> {
@@ -86,7 +90,7 @@ impl Stream {
     }
 
     fn repeated(&mut self) -> Option<Instruction> {
-        self.in_burst();
+        self.count_burst();
         let (instruction, count) = self.again.take()?;
         if count > 1 {
             self.again = Some((instruction.clone(), count - 1));

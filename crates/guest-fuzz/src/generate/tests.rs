@@ -105,8 +105,8 @@ fn nothing_has_changed_that_journals_rely_on() {
     assert_eq!(digest(Generator::Classic { fuzz_count: 10 }), CLASSIC);
     assert_eq!(digest(Generator::Stream), STREAM);
 }
-const CLASSIC: u64 = 0;
-const STREAM: u64 = 0;
+const CLASSIC: u64 = 13_625_743_120_620_386_850;
+const STREAM: u64 = 13_735_562_223_893_470_163;
 
 #[test]
 fn every_kind_and_width_is_made() {
