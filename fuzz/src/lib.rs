@@ -10,6 +10,7 @@
 //! ```
 
 mod edits;
+mod enumerate;
 mod guest;
 mod header;
 mod healthy;
@@ -23,6 +24,7 @@ pub mod seeds;
 mod structured_header;
 
 pub use edits::edits;
+pub use enumerate::{mtree, proc_ioports, region_file};
 pub use guest::{instruction_binary, instruction_text, journal};
 pub use header::header;
 pub use plan_inverse::plan_inverse;
@@ -34,7 +36,7 @@ pub use structured_header::structured_header;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its program in `fuzz_targets/`.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("header", header),
     ("structured_header", structured_header),
     ("plan_inverse", plan_inverse),
@@ -51,6 +53,9 @@ pub const TARGETS: [(&str, Target); 16] = [
     ("instruction_text", instruction_text),
     ("instruction_binary", instruction_binary),
     ("journal", journal),
+    ("proc_ioports", proc_ioports),
+    ("mtree", mtree),
+    ("region_file", region_file),
 ];
 
 /// The target called `name`.

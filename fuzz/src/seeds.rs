@@ -2,6 +2,7 @@
 
 use vdisk_format::Plan;
 
+use crate::enumerate;
 use crate::guest;
 use crate::healthy;
 use crate::input::Input;
@@ -18,6 +19,9 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
         "plan_text" => (0..24).map(|writes| plan_text(&choices(256), writes % 6)).collect(),
         "instruction_text" | "instruction_binary" | "journal" => {
             (0..24).map(|index| guest::seed(name, &choices(64 + 32 * index))).collect()
+        }
+        "proc_ioports" | "mtree" | "region_file" => {
+            (0..24).map(|lines| enumerate::texts(name, &choices(1 + lines))).collect()
         }
         _ => (0..64).map(|index| choices(16 + 16 * index)).collect(),
     }

@@ -8,6 +8,9 @@ mod process;
 pub mod qemu;
 #[cfg(all(feature = "qemu", target_os = "linux"))]
 pub mod qmp;
+#[cfg(all(feature = "qemu", target_os = "linux"))]
+pub mod qtest;
+pub mod sim;
 
 use std::time::Duration;
 

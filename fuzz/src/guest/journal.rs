@@ -35,7 +35,7 @@ fn kept(journal: &Journal) {
 pub(super) fn seed(program: Program) -> String {
     let text = program.instructions.last().map(ToString::to_string);
     let count = program.instructions.len() as u64;
-    let generated = count % 2 == 0;
+    let generated = count.is_multiple_of(2);
     let operations = if generated {
         Operations::Episodes(vec![Part { episode: count, operations: count }])
     } else {

@@ -325,7 +325,7 @@ impl<'t> Words<'t> {
 
 const NOTHING: &str = "the end of the line";
 
-fn up_to<T: TryFrom<u64> + PartialOrd + Copy>(word: &str, max: T) -> Option<T> {
+fn up_to<T: Copy + TryFrom<u64> + PartialOrd>(word: &str, max: T) -> Option<T> {
     T::try_from(number(word)?).ok().filter(|number| *number <= max)
 }
 

@@ -77,25 +77,6 @@ fn bytes_that_are_no_program_are_refused() {
     }
 }
 
-/// `cargo test --release -p guest-fuzz million -- --ignored --nocapture` prints the figures.
-#[test]
-#[ignore = "a measurement"]
-fn a_million_lines() {
-    let text = "outb 0x3f8 0x41\ninl 0xcfc\nwritel 0xfebc0018 0xdeadbeef\nreadw 0xfebc0010\n".repeat(250_000);
-    let started = std::time::Instant::now();
-    let program = parsed(&text);
-    println!("{} lines parsed in {:?}", program.instructions.len(), started.elapsed());
-    let started = std::time::Instant::now();
-    let bytes = program.to_bytes();
-    println!("{} bytes written in {:?}", bytes.len(), started.elapsed());
-    let started = std::time::Instant::now();
-    assert_eq!(Program::from_bytes(&bytes).unwrap(), program);
-    println!("read in {:?}", started.elapsed());
-    let started = std::time::Instant::now();
-    assert_eq!(program.to_string(), text);
-    println!("text written in {:?}", started.elapsed());
-}
-
 proptest! {
     #[test]
     fn both_forms_round_trip(program in strategy::program(20)) {

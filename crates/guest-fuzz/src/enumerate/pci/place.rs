@@ -54,11 +54,11 @@ impl Placer<'_> {
             };
             let (inside, outside) = others.split_at_mut(bridge.behind.min(others.len()));
             if bridge.is_new && behind != Behind::OldBridge {
-                let windows = self.behind_bridge(inside);
+                let [passing_ports, passing_memory] = self.behind_bridge(inside);
                 let [ports, memory, ..] = &mut bridge.windows;
-                *ports = windows.0.map_or(*ports, |(first, last)| first >> 8 & 0xf0 | last & 0xf000);
+                *ports = passing_ports.map_or(*ports, |(first, last)| first >> 8 & 0xf0 | last & 0xf000);
                 *memory =
-                    windows.1.map_or(*memory, |(first, last)| first >> 16 & 0xfff0 | last & 0xfff0_0000);
+                    passing_memory.map_or(*memory, |(first, last)| first >> 16 & 0xfff0 | last & 0xfff0_0000);
             } else {
                 self.functions(inside, Behind::OldBridge);
             }
@@ -67,11 +67,11 @@ impl Placer<'_> {
     }
 
     /// Places what is behind a bridge: the ports and the memory that have to pass, as far as there are any.
-    fn behind_bridge(&mut self, inside: &mut [Found]) -> (Option<Range>, Option<Range>) {
+    fn behind_bridge(&mut self, inside: &mut [Found]) -> [Option<(u32, u32)>; 2] {
         // What passes through a bridge begins and ends at multiples of these.
         let starts = (self.ports.open(0x1000), self.memory.open(0x10_0000));
         self.functions(inside, Behind::NewBridge);
-        (self.ports.close(starts.0, 0x1000), self.memory.close(starts.1, 0x10_0000))
+        [self.ports.close(starts.0, 0x1000), self.memory.close(starts.1, 0x10_0000)]
     }
 
     fn address(&mut self, bar: &Bar, behind: Behind) -> Option<u64> {
@@ -85,9 +85,6 @@ impl Placer<'_> {
         }
     }
 }
-
-/// The first and the last of some addresses.
-type Range = (u32, u32);
 
 /// Hands out addresses, upwards.
 struct Cursor {
