@@ -2,13 +2,13 @@
 //! transports.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use guest_fuzz::engine::Patience;
 use guest_fuzz::enumerate::file::PortSelection;
-use guest_fuzz::enumerate::mtree;
-use guest_fuzz::enumerate::pci::{self, TargetConfigSpace, Windows};
-use guest_fuzz::enumerate::region_map;
+use guest_fuzz::enumerate::pci::{TargetConfigSpace, Windows, scan};
 use guest_fuzz::instruction::Instruction;
 use guest_fuzz::journal::{Journal, Replayable};
 use guest_fuzz::region::RegionMap;
@@ -16,7 +16,8 @@ use guest_fuzz::skip::SkipList;
 use guest_fuzz::target::Target;
 use guest_fuzz::target::micro_guest::MicroGuest;
 use guest_fuzz::target::qemu::{self, QemuCommand};
-use guest_fuzz::{Error, Result};
+use guest_fuzz::target::sim::{Sim, SimOptions};
+use guest_fuzz::Result;
 use tool_support::status::note;
 use tool_support::{Failure, Outcome};
 
@@ -39,6 +40,8 @@ pub(crate) struct Machine {
 #[derive(Clone, Debug)]
 enum Kind {
     Micro(QemuCommand),
+    /// With the number of the next start: some faults are not there at each.
+    Sim(Arc<AtomicU64>),
 }
 
 impl Machine {
@@ -87,6 +90,7 @@ impl Machine {
             |program: Option<PathBuf>| program.map(|program| QemuCommand::new(program, arguments()));
         let kind = match transport {
             Transport::Micro => Kind::Micro(command(program).ok_or_else(no_qemu)?),
+            Transport::Sim => Kind::Sim(Arc::default()),
             other => return Err(not_yet(other)),
         };
         Ok(Self { kind, patience: patience(args) })
@@ -101,6 +105,13 @@ impl Machine {
                 guest.start()?;
                 Ok(Box::new(guest))
             }
+            Kind::Sim(starts) => {
+                let seed = starts.fetch_add(1, Ordering::Relaxed);
+                let mut sim = Sim::new(SimOptions { seed, ..SimOptions::default() });
+                sim.set_prologue(prologue);
+                sim.start()?;
+                Ok(Box::new(sim))
+            }
         }
     }
 
@@ -110,22 +121,20 @@ impl Machine {
             Kind::Micro(command) => {
                 let mut guest = MicroGuest::new(command.clone())?;
                 guest.start()?;
-                let before = tree(&mut guest)?;
-                let used = before.ports.into_iter().chain(before.memory).collect();
-                let mut space = TargetConfigSpace::new(&mut guest, ANSWER);
-                let scan = pci::scan(&mut space, &Windows::new(used))?;
-                // Again, for now the devices' registers have addresses, and names.
-                let mut map = region_map(tree(&mut guest)?, &scan, &SkipList::default());
-                map.ram = Some(MicroGuest::playground());
+                guest.survey(&SkipList::default())
+            }
+            Kind::Sim(_) => {
+                let mut map = Sim::regions();
+                let mut sim = self.start(&[])?;
+                let windows = Windows::new(map.regions.clone());
+                let scan = scan(&mut TargetConfigSpace::new(sim.as_mut(), ANSWER), &windows)?;
+                map.prologue = scan.prologue_text();
+                map.regions.extend(scan.functions.iter().flat_map(|function| function.bars.iter().cloned()));
+                map.pci = scan.functions;
                 Ok(map)
             }
         }
     }
-}
-
-fn tree(guest: &mut MicroGuest) -> Result<mtree::MemoryTree> {
-    let qemu = guest.qemu().ok_or(Error::Dead)?;
-    mtree::parse(&qemu.qmp().human("info mtree -f", ANSWER)?)
 }
 
 /// A map with what is wanted in it: `places`, and without `--skip` what `skip` says, unless ports are asked for by name.
