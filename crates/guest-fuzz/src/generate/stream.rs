@@ -181,7 +181,7 @@ impl Stream {
             _ if area.space == Space::Memory => Width::Quad,
             _ => Width::Long,
         };
-        let narrower = Width::ALL.into_iter().rev().filter(|other| *other <= width);
+        let narrower = Width::ALL.into_iter().rev().filter(|other| other.bytes() <= width.bytes());
         narrower.into_iter().find(|width| u64::from(width.bytes()) <= area.length()).unwrap_or(Width::Byte)
     }
 }

@@ -198,22 +198,6 @@ fn names() {
     assert_eq!("classic".parse::<Generator>().unwrap(), Generator::Classic { fuzz_count: FUZZ_COUNT });
 }
 
-/// Run with `--release --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn speed() {
-    for generator in ALL {
-        let prepared = generator.prepare(&samples::pc());
-        let start = std::time::Instant::now();
-        let count: u64 = (0..300)
-            .map(|episode| {
-                prepared.episode(1, episode).fold(0, |n, i| n + 1 + u64::from(i == Instruction::Reset))
-            })
-            .sum();
-        println!("{generator}: {:.1} million/s", count as f64 / start.elapsed().as_secs_f64() / 1e6);
-    }
-}
-
 fn any_region() -> impl Strategy<Value = Region> {
     let place = prop_oneof![0..0x1000u64, 0xf000..0x1_1000u64, any::<u64>(), Just(u64::MAX), Just(0)];
     let length = prop_oneof![0..20u64, 0..0x1_0000u64, any::<u64>(), Just(u64::MAX)];
