@@ -172,7 +172,7 @@ fn patience(args: &MachineArgs) -> Patience {
         hang: args.hang.unwrap_or(usual.hang),
         stall: args.stall.unwrap_or(usual.stall),
         deadlock: args.deadlock.unwrap_or(usual.deadlock),
-        settle: usual.settle,
+        ..usual
     }
 }
 
