@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use guest_fuzz::Result;
 use guest_fuzz::engine::Patience;
 use guest_fuzz::enumerate::file::PortSelection;
 use guest_fuzz::enumerate::pci::{TargetConfigSpace, Windows, scan};
@@ -17,7 +18,6 @@ use guest_fuzz::target::Target;
 use guest_fuzz::target::micro_guest::MicroGuest;
 use guest_fuzz::target::qemu::{self, QemuCommand};
 use guest_fuzz::target::sim::{Sim, SimOptions};
-use guest_fuzz::Result;
 use tool_support::status::note;
 use tool_support::{Failure, Outcome};
 
@@ -52,7 +52,13 @@ impl Machine {
 
     /// The machine for what is to be executed again: that of the options or, where they describe none, a journal's own.
     pub(crate) fn of_file(args: &MachineArgs, file: &Replayable) -> Outcome<Self> {
-        let Replayable::Journal(journal) = file else { return Self::of(args) };
+        let Replayable::Journal(journal) = file else {
+            let machine = Self::of(args)?;
+            if !names_a_machine(args) && matches!(machine.kind, Kind::Micro(_)) {
+                note("a list of operations names no machine: this is QEMU's pc; name another one behind --");
+            }
+            return Ok(machine);
+        };
         let transport = args.transport.or_else(|| transport_of(journal));
         if names_a_machine(args) || journal.target.arguments.is_empty() {
             return Self::choose(args, transport, || qemu_arguments::of(args));
@@ -93,7 +99,7 @@ impl Machine {
             Transport::Sim => Kind::Sim(Arc::default()),
             other => return Err(not_yet(other)),
         };
-        Ok(Self { kind, patience: patience(args) })
+        Ok(Self { patience: patience(args, &kind), kind })
     }
 
     /// Starts one. `prologue` is executed first, and after each reset.
@@ -166,8 +172,17 @@ fn names_a_machine(args: &MachineArgs) -> bool {
     args.machine.is_some() || !args.devices.is_empty() || !args.arguments.is_empty()
 }
 
-fn patience(args: &MachineArgs) -> Patience {
-    let usual = Patience::default();
+fn patience(args: &MachineArgs, kind: &Kind) -> Patience {
+    let usual = match kind {
+        // Nothing but its faults makes it slow.
+        Kind::Sim(_) => Patience {
+            hang: Duration::from_millis(300),
+            stall: Duration::from_millis(100),
+            deadlock: Duration::from_secs(1),
+            ..Patience::default()
+        },
+        Kind::Micro(_) => Patience::default(),
+    };
     Patience {
         hang: args.hang.unwrap_or(usual.hang),
         stall: args.stall.unwrap_or(usual.stall),

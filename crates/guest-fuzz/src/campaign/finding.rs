@@ -1,6 +1,7 @@
 //! From what was seen once to a finding: replays on fresh machines, and the shortest program.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{Job, Seen, refined};
 use crate::engine::{Execution, Patience};
@@ -32,23 +33,31 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
     let options = &job.campaign.options;
     let shown = |execution: &Execution| shows(execution, &seen.signature, &seen.map);
     let patience = patience_for(&seen.incident.verdict, options.patience);
+    let replays = match seen.incident.verdict {
+        Verdict::Crash { .. } => options.replays,
+        // Each takes as long as it takes to be sure.
+        _ => options.replays.min(1),
+    };
     let recording =
         |parts: &[Part]| Recording::of_episodes(seen.prepared.clone(), options.seed, parts.to_vec());
     // The last episode alone is the better reproducer; the machine's whole life is the surer one.
     let last = seen.parts.get(seen.parts.len().saturating_sub(1)..).unwrap_or(&[]);
     let mut parts = last;
     let start = job.start;
-    let (mut hits, _) = replay(&recording(parts), options.replays, start, &patience, &shown)?;
-    let mut runs = options.replays;
+    let (mut hits, _) = replay(&recording(parts), replays, start, &patience, &shown)?;
+    let mut runs = replays;
     if hits == 0 && seen.parts.len() > 1 {
         parts = &seen.parts;
-        hits = replay(&recording(parts), options.replays, start, &patience, &shown)?.0;
-        runs += options.replays;
+        hits = replay(&recording(parts), replays, start, &patience, &shown)?.0;
+        runs += replays;
     }
     let recording = recording(parts);
     let operations: u64 = parts.iter().map(|part| part.operations).sum();
     let mut shrunk = None;
-    if hits == options.replays && operations <= MAX_SHRUNK && !options.shrink.is_zero() {
+    if hits == replays
+        && operations <= MAX_SHRUNK
+        && cost(&seen.incident.verdict, &patience) < options.shrink / 4
+    {
         let stop = &job.campaign.stop;
         let shrink = Shrink { target: start, shows: &shown, patience, time: options.shrink, stop };
         shrunk = shrink.shrink(&recording.program())?.map(|shrunk| shrunk.instructions);
@@ -95,6 +104,16 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
 
 fn source(generator: Generator, seed: u64) -> Source {
     Source { generator: generator.to_string(), parameters: BTreeMap::new(), seed }
+}
+
+/// How long it takes to see it.
+fn cost(verdict: &Verdict, patience: &Patience) -> Duration {
+    match verdict {
+        Verdict::GuestHang => patience.hang,
+        Verdict::VmmStall(time) => *time,
+        Verdict::VmmDeadlock => patience.deadlock,
+        _ => Duration::ZERO,
+    }
 }
 
 /// What is deadly is seen at once. What does not end is waited for: not longer than needed.

@@ -53,15 +53,17 @@ pub(super) fn run(args: &ClassicArgs) -> Outcome<ExitCode> {
     let (mut report, journal, execution) = classic.run(&interrupt, &screen)?;
     screen.clear();
     let died = execution.end.is_some();
+    let journal_file = folder.journal(&journal)?.display().to_string();
+    folder.report(&report)?;
     if died {
+        interrupt.exit_soon();
         let (mut finding, shrunk) = classic.look(&journal, &execution, &interrupt)?;
         screen.say(&told(&finding, true));
         finding.journal = folder.keep(&finding, &journal, shrunk.as_deref(), true)?.display().to_string();
         report.findings.push(finding);
+        folder.report(&report)?;
     }
-    folder.report(&report)?;
-    let journal = folder.journal(&journal)?.display().to_string();
-    let document = Classic { report, journal };
+    let document = Classic { report, journal: journal_file };
     print(args.output.json, &document, || {
         let died = if died { "the machine died; " } else { "" };
         format!("{died}{}  journal: {}\n", summary(&document.report), document.journal)
