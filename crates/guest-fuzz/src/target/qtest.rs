@@ -163,7 +163,8 @@ impl Qtest {
         let (Some(qemu), Some(link)) = (&mut self.qemu, &mut self.link) else { return };
         for event in qemu.qmp().events() {
             match event.name.as_str() {
-                "RESET" => {
+                // One that wakes up is reset, too.
+                "RESET" | "WAKEUP" => {
                     // What was answered before is behind the reset; of the rest, nobody knows.
                     link.pump(false);
                     self.resets += 1;
@@ -241,6 +242,21 @@ impl Qtest {
             }
             self.doze(left);
         }
+    }
+
+    /// Has QEMU do `command`, and waits until the machine is reset by it.
+    fn reset_by(&mut self, command: &str, patience: Duration) -> Result<()> {
+        let resets = self.resets;
+        self.order(command, patience)?;
+        if self.wait_until(patience, |target| target.resets > resets) {
+            return Ok(());
+        }
+        Err(Error::NoAnswer { what: command.to_owned() })
+    }
+
+    fn order(&mut self, command: &str, patience: Duration) -> Result<()> {
+        let Some(qemu) = &mut self.qemu else { return Err(Error::Dead) };
+        qemu.qmp().execute(command, &json!({}), patience).map(drop)
     }
 
     /// QEMU's state. Its answers to instructions are taken meanwhile: it waits where nobody takes them.
@@ -380,18 +396,19 @@ impl Target for Qtest {
         }
         let status = self.status(patience)?;
         self.look();
-        let resets = self.resets;
-        let command = if status == "suspended" { "system_wakeup" } else { "system_reset" };
-        let Some(qemu) = &mut self.qemu else { return Err(Error::Dead) };
-        qemu.qmp().execute(command, &json!({}), patience)?;
-        let is_reset = |target: &Self| target.resets > resets;
-        if !self.wait_until(patience, is_reset) {
-            return Err(Error::NoAnswer { what: command.to_owned() });
+        if status == "suspended" {
+            self.reset_by("system_wakeup", patience)?;
+        }
+        if !self.options.running {
+            // Waking up has made it run.
+            self.order("stop", patience)?;
+        }
+        if status != "suspended" || !self.options.running {
+            self.reset_by("system_reset", patience)?;
         }
         self.halt = None;
-        let Some(qemu) = &mut self.qemu else { return Err(Error::Dead) };
         if self.options.running {
-            qemu.qmp().execute("cont", &json!({}), patience)?;
+            self.order("cont", patience)?;
         }
         Ok(())
     }

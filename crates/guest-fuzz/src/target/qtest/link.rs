@@ -249,8 +249,9 @@ impl<S: Read + Write> Link<S> {
         !self.is_closed
     }
 
-    /// Makes the next batch: whether there is one.
+    /// Makes the next batch: whether there is one, be it without text.
     fn fill(&mut self, hurry: bool) -> bool {
+        let started = self.started;
         while self.out.len() < BATCH {
             if self.current.is_none()
                 && self.prologue.is_empty()
@@ -270,7 +271,7 @@ impl<S: Read + Write> Link<S> {
                 break;
             }
         }
-        !self.out.is_empty()
+        !self.out.is_empty() || self.started > started
     }
 
     /// Makes the next instruction, or a part of a long one, into text: whether that was possible.
@@ -438,7 +439,7 @@ mod tests {
         link.queue(&[pci, Instruction::Burst { count: 0 }, out(1)]);
         link.queue_prologue(&[out(9)]);
         link.pump(true);
-        assert_eq!((link.started, link.done), (1, 0));
+        assert_eq!((link.started, link.done), (3, 0));
         answer(&mut link, "OK\nOK\nIRQ raise 3\n");
         assert_eq!(link.done, 0);
         answer(&mut link, "OK 0x12348086\n");
