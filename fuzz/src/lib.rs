@@ -1,4 +1,4 @@
-//! The fuzz targets of `vdisk-format`, as functions: `fuzz_targets/` runs them under libFuzzer, `tests/smoke.rs` on a
+//! The fuzz targets of `vdisk-format` and `guest-fuzz`, as functions: `fuzz_targets/` runs them under libFuzzer, `tests/smoke.rs` on a
 //! stable toolchain, and the program `replay` on one input.
 //!
 //! A target takes any bytes, and panics where the library breaks a promise.
@@ -18,6 +18,7 @@ mod plan_inverse;
 mod plan_text;
 mod promise;
 mod qed;
+mod qtest_answer;
 pub mod seeds;
 mod structured_header;
 
@@ -26,13 +27,14 @@ pub use header::header;
 pub use plan_inverse::plan_inverse;
 pub use plan_text::plan_text;
 pub use qed::{qed_check, qed_corrupt, qed_edits, qed_map, qed_parse, qed_repair, qed_scrub, qed_walk};
+pub use qtest_answer::qtest_answer;
 pub use structured_header::structured_header;
 
 /// A fuzz target.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its program in `fuzz_targets/`.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("header", header),
     ("structured_header", structured_header),
     ("plan_inverse", plan_inverse),
@@ -46,6 +48,7 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("qed_corrupt", qed_corrupt),
     ("qed_edits", qed_edits),
     ("qed_repair", qed_repair),
+    ("qtest_answer", qtest_answer),
 ];
 
 /// The target called `name`.

@@ -15,6 +15,10 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
         "header" => (0..24).map(|_| healthy::image(&mut Input::new(&choices(8)))).collect(),
         "qed_parse" => (0..24).map(|_| qed_image(&choices(256))).collect(),
         "plan_text" => (0..24).map(|writes| plan_text(&choices(256), writes % 6)).collect(),
+        "qtest_answer" => vec![
+            b"OK\nOK 0x00ff\nIRQ raise 4\nFAIL Unknown command 'x'\n".to_vec(),
+            b"OK 0x000102030405060708090a0b\r\nERR no\nOK little\n\nOK 0x".to_vec(),
+        ],
         _ => (0..64).map(|index| choices(16 + 16 * index)).collect(),
     }
 }

@@ -1,6 +1,6 @@
 //! The simulated machine.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,7 @@ fn each_plant_is_reached_alone_and_is_in_flight() {
         let noise = vec![out(0x3ff, 1); 10];
         let trigger = plant.trigger();
         let program: Vec<_> =
-            trigger.iter().flat_map(|step| [&noise[..], &[step.clone()]].concat()).collect();
+            trigger.iter().flat_map(|step| [&noise[..], std::slice::from_ref(step)].concat()).collect();
         let length = program.len() as u64;
         let progress = execute(&mut sim, &[&program[..], &noise].concat());
         let condition = sim.condition(Duration::ZERO);
@@ -67,7 +67,7 @@ fn each_plant_is_reached_alone_and_is_in_flight() {
         match plant {
             Plant::Abort | Plant::Sequence | Plant::AfterReset | Plant::Flaky => {
                 assert_eq!((signal, in_flight), (Some(6), 1), "{plant:?}");
-                let Condition::Dead(death) = condition else { unreachable!() };
+                let Condition::Dead(death) = condition else { panic!("it lives") };
                 assert!(death.stderr.starts_with("sim: test-device.c:"), "{}", death.stderr);
             }
             Plant::IndexData => assert_eq!((signal, in_flight), (Some(11), 1)),
