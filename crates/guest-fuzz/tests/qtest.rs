@@ -1,7 +1,7 @@
 //! QEMU's protocol for tests, with the QEMU on PATH.
 
 #![cfg(all(feature = "qemu", target_os = "linux"))]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::time::{Duration, Instant};
 
