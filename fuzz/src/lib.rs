@@ -20,6 +20,7 @@ mod plan_inverse;
 mod plan_text;
 mod promise;
 mod qed;
+mod qtest_answer;
 pub mod seeds;
 mod structured_header;
 
@@ -30,13 +31,14 @@ pub use header::header;
 pub use plan_inverse::plan_inverse;
 pub use plan_text::plan_text;
 pub use qed::{qed_check, qed_corrupt, qed_edits, qed_map, qed_parse, qed_repair, qed_scrub, qed_walk};
+pub use qtest_answer::qtest_answer;
 pub use structured_header::structured_header;
 
 /// A fuzz target.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its program in `fuzz_targets/`.
-pub const TARGETS: [(&str, Target); 19] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("header", header),
     ("structured_header", structured_header),
     ("plan_inverse", plan_inverse),
@@ -56,6 +58,7 @@ pub const TARGETS: [(&str, Target); 19] = [
     ("proc_ioports", proc_ioports),
     ("mtree", mtree),
     ("region_file", region_file),
+    ("qtest_answer", qtest_answer),
 ];
 
 /// The target called `name`.

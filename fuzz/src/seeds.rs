@@ -23,6 +23,10 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
         "proc_ioports" | "mtree" | "region_file" => {
             (0..24).map(|lines| enumerate::texts(name, &choices(1 + lines))).collect()
         }
+        "qtest_answer" => vec![
+            b"OK\nOK 0x00ff\nIRQ raise 4\nFAIL Unknown command 'x'\n".to_vec(),
+            b"OK 0x000102030405060708090a0b\r\nERR no\nOK little\n\nOK 0x".to_vec(),
+        ],
         _ => (0..64).map(|index| choices(16 + 16 * index)).collect(),
     }
 }

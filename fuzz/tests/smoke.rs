@@ -168,6 +168,11 @@ fn region_file() {
 }
 
 #[test]
+fn qtest_answer() {
+    smoke("qtest_answer", 20_000);
+}
+
+#[test]
 fn every_target_is_a_program() {
     let manifest = include_str!("../Cargo.toml");
     for (name, _) in vdisk_fuzz::TARGETS {

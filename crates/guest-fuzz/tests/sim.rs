@@ -253,7 +253,7 @@ fn memory_and_strings() {
     // What an instruction may not be is cut, and does not take for ever.
     let huge = [
         Instruction::Fill { address: 1 << 40, length: u32::MAX, width: Width::Byte, pattern: 0 },
-        Instruction::InString { port: 0xffff, width: PortWidth::Long, address: u64::MAX, count: u32::MAX },
+        Instruction::InString { port: 0xffff, width: PortWidth::Long, address: 1 << 40, count: u32::MAX },
         Instruction::Delay { count: u32::MAX },
         Instruction::ClockStep { nanoseconds: u64::MAX },
         Instruction::Burst { count: u16::MAX },

@@ -29,7 +29,7 @@ use crate::instruction::{Instruction, MAX_BLOCK};
 use crate::verdict::{Condition, Halt};
 
 /// The program of `build/firmware.rs`.
-const FIRMWARE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/firmware.bin"));
+pub(super) const FIRMWARE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/firmware.bin"));
 /// How long a guest may take from QEMU's first answer to its main loop.
 const BOOT: Duration = Duration::from_secs(10);
 
