@@ -367,15 +367,26 @@ impl Job<'_> {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         let mut instructions = prepared.episode(campaign.options.seed, episode).take(count);
         let mut told = target.progress();
+        // What comes before an episode is none of it.
+        told.done += before.len() as u64;
+        told.resets += before.len() as u64;
+        let mut counted = 0;
         let mut observe = |progress: &crate::target::Progress| {
+            let resets = progress.resets.saturating_sub(told.resets);
             campaign.operations.fetch_add(progress.done.saturating_sub(told.done), Ordering::Relaxed);
-            campaign.resets.fetch_add(progress.resets.saturating_sub(told.resets), Ordering::Relaxed);
-            told = *progress;
+            campaign.resets.fetch_add(resets, Ordering::Relaxed);
+            counted += resets;
+            told.done = told.done.max(progress.done);
+            told.resets = told.resets.max(progress.resets);
             if self.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let result = execute(target, before, &mut instructions, &campaign.options.patience, &mut observe);
         // What was done since it was last told.
         let _ = observe(&target.progress());
+        // With those that brought it back.
+        if let Ok(execution) = &result {
+            campaign.resets.fetch_sub(counted.saturating_sub(execution.resets), Ordering::Relaxed);
+        }
         result
     }
 

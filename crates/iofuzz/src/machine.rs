@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use guest_fuzz::Result;
 use guest_fuzz::engine::Patience;
 use guest_fuzz::enumerate::file::PortSelection;
 use guest_fuzz::enumerate::pci::{TargetConfigSpace, Windows, scan};
+use guest_fuzz::enumerate::{mtree, region_map};
 use guest_fuzz::instruction::Instruction;
 use guest_fuzz::journal::{Journal, Replayable};
 use guest_fuzz::region::RegionMap;
@@ -17,7 +17,9 @@ use guest_fuzz::skip::SkipList;
 use guest_fuzz::target::Target;
 use guest_fuzz::target::micro_guest::MicroGuest;
 use guest_fuzz::target::qemu::{self, QemuCommand};
+use guest_fuzz::target::qtest::{Qtest, QtestOptions};
 use guest_fuzz::target::sim::{Sim, SimOptions};
+use guest_fuzz::{Error, Result};
 use tool_support::status::note;
 use tool_support::{Failure, Outcome};
 
@@ -40,6 +42,7 @@ pub(crate) struct Machine {
 #[derive(Clone, Debug)]
 enum Kind {
     Micro(QemuCommand),
+    Qtest(QemuCommand),
     /// With the number of the next start: some faults are not there at each.
     Sim(Arc<AtomicU64>),
 }
@@ -54,7 +57,7 @@ impl Machine {
     pub(crate) fn of_file(args: &MachineArgs, file: &Replayable) -> Outcome<Self> {
         let Replayable::Journal(journal) = file else {
             let machine = Self::of(args)?;
-            if !names_a_machine(args) && matches!(machine.kind, Kind::Micro(_)) {
+            if !names_a_machine(args) && matches!(machine.kind, Kind::Micro(_) | Kind::Qtest(_)) {
                 note("a list of operations names no machine: this is QEMU's pc; name another one behind --");
             }
             return Ok(machine);
@@ -96,6 +99,7 @@ impl Machine {
             |program: Option<PathBuf>| program.map(|program| QemuCommand::new(program, arguments()));
         let kind = match transport {
             Transport::Micro => Kind::Micro(command(program).ok_or_else(no_qemu)?),
+            Transport::Qtest => Kind::Qtest(command(program).ok_or_else(no_qemu)?),
             Transport::Sim => Kind::Sim(Arc::default()),
             other => return Err(not_yet(other)),
         };
@@ -110,6 +114,12 @@ impl Machine {
                 guest.set_prologue(prologue);
                 guest.start()?;
                 Ok(Box::new(guest))
+            }
+            Kind::Qtest(command) => {
+                let mut qtest = Qtest::new(command.clone(), QtestOptions::default());
+                qtest.set_prologue(prologue);
+                qtest.start()?;
+                Ok(Box::new(qtest))
             }
             Kind::Sim(starts) => {
                 let seed = starts.fetch_add(1, Ordering::Relaxed);
@@ -129,6 +139,15 @@ impl Machine {
                 guest.start()?;
                 guest.survey(&SkipList::default())
             }
+            Kind::Qtest(command) => {
+                let mut qtest = Qtest::new(command.clone(), QtestOptions::default());
+                qtest.start()?;
+                let before = tree(&mut qtest)?;
+                let windows = Windows::new(before.ports.into_iter().chain(before.memory).collect());
+                let scan = scan(&mut TargetConfigSpace::new(&mut qtest, ANSWER), &windows)?;
+                // Again, for now the devices' registers have addresses, and names.
+                Ok(region_map(tree(&mut qtest)?, &scan, &SkipList::default()))
+            }
             Kind::Sim(_) => {
                 let mut map = Sim::regions();
                 let mut sim = self.start(&[])?;
@@ -141,6 +160,11 @@ impl Machine {
             }
         }
     }
+}
+
+fn tree(qtest: &mut Qtest) -> Result<mtree::MemoryTree> {
+    let qemu = qtest.qemu().ok_or(Error::Dead)?;
+    mtree::parse(&qemu.qmp().human("info mtree -f", ANSWER)?)
 }
 
 /// A map with what is wanted in it: `places`, and without `--skip` what `skip` says, unless ports are asked for by name.
@@ -181,7 +205,7 @@ fn patience(args: &MachineArgs, kind: &Kind) -> Patience {
             deadlock: Duration::from_secs(1),
             ..Patience::default()
         },
-        Kind::Micro(_) => Patience::default(),
+        Kind::Micro(_) | Kind::Qtest(_) => Patience::default(),
     };
     Patience {
         hang: args.hang.unwrap_or(usual.hang),

@@ -19,6 +19,9 @@ use crate::verdict::Verdict;
 /// A longer program is not shrunk: it would not be done in time.
 const MAX_SHRUNK: u64 = 4 << 20;
 
+/// What takes longer to see is not replayed when the campaign's time is over.
+const MAX_OVERTIME: Duration = Duration::from_secs(4);
+
 /// Whether an execution shows `signature`.
 pub(super) fn shows(execution: &Execution, wanted: &str, map: &RegionMap) -> bool {
     let of = |incident| {
@@ -35,7 +38,8 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
     let patience = patience_for(&seen.incident.verdict, options.patience);
     let replays = match seen.incident.verdict {
         Verdict::Crash { .. } => options.replays,
-        // Each takes as long as it takes to be sure.
+        // Each takes as long as it takes to be sure: too long where it should have ended already.
+        ref slow if job.is_over() && cost(slow, &patience) > MAX_OVERTIME => 0,
         _ => options.replays.min(1),
     };
     let recording =
@@ -45,22 +49,23 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
     let mut parts = last;
     let start = job.start;
     let (mut hits, _) = replay(&recording(parts), replays, start, &patience, &shown)?;
-    let mut runs = replays;
     if hits == 0 && seen.parts.len() > 1 {
         parts = &seen.parts;
         hits = replay(&recording(parts), replays, start, &patience, &shown)?.0;
-        runs += replays;
     }
     let recording = recording(parts);
     let operations: u64 = parts.iter().map(|part| part.operations).sum();
     let mut shrunk = None;
-    if hits == replays
+    if hits > 0
+        && hits == replays
         && operations <= MAX_SHRUNK
         && cost(&seen.incident.verdict, &patience) < options.shrink / 4
     {
         let stop = &job.campaign.stop;
         let shrink = Shrink { target: start, shows: &shown, patience, time: options.shrink, stop };
         shrunk = shrink.shrink(&recording.program())?.map(|shrunk| shrunk.instructions);
+        // It may have been too long to get anywhere.
+        shrunk = shrunk.filter(|shrunk| operations == 1 || (shrunk.len() as u64) < operations);
     }
     let index = seen.incident.index.and(operations.checked_sub(1));
     let text = seen.incident.instruction.as_ref().map(ToString::to_string);
@@ -76,7 +81,7 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
         operation_in_flight: in_flight.clone().map(|(index, text)| report::InFlight { index, text }),
         operations,
         shrunk_operations: shrunk.as_ref().map(|shrunk| shrunk.len() as u64),
-        runs,
+        runs: replays,
         hits,
         times: 1,
         journal: String::new(),

@@ -6,14 +6,15 @@ use crate::support::{BARE, Place, document};
 #[test]
 fn what_there_is_and_what_is_left_alone() {
     let place = Place::new();
-    let run =
-        place.run_on(&["--", "-M", "pc", "-nodefaults", "-device", "ac97"], &["ports", "--json"]).expect(0);
+    let run = place
+        .run_on(&["--", "-M", "pc", "-nodefaults", "-device", "rtl8139"], &["ports", "--json"])
+        .expect(0);
     let ports: Ports = document(&run);
     assert_eq!((ports.schema, ports.target.transport.as_str()), (1, "micro"));
     assert!(ports.regions.iter().any(|region| region.name == "rtc-index" && region.first == 0x70));
-    let ac97 =
-        ports.pci.iter().find(|function| (function.vendor, function.device) == (0x8086, 0x2415)).unwrap();
-    assert_eq!(ac97.bars.len(), 2);
+    let nic =
+        ports.pci.iter().find(|function| (function.vendor, function.device) == (0x10ec, 0x8139)).unwrap();
+    assert_eq!(nic.bars.len(), 2);
     assert!(!ports.prologue.is_empty() && ports.ram.is_some() && ports.skipped.is_empty());
     let text = place.run_on(&BARE, &["ports", "--skip", "reset"]).expect(0).out();
     assert!(text.contains("port 0x0070-0x0070  rtc-index\n"), "{text}");

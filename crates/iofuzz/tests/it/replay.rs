@@ -33,7 +33,7 @@ fn nothing_found_is_status_0_and_says_what_happened() {
 #[test]
 fn a_journal_brings_its_machine_along_unless_that_reaches_out() {
     let place = Place::new();
-    let args = ["run", "--ops", "150000", "--seed", "1", "--generator", "stream", "--json"];
+    let args = ["run", "--ops", "70000", "--seed", "1", "--ports", "pc-testdev*,0x80", "--json"];
     let report: Report = document(&place.run_on(&TESTDEV, &args).expect(1));
     let path = &report.findings[0].journal;
     let journal = std::fs::read_to_string(path).unwrap();

@@ -9,7 +9,7 @@ use crate::support::{ABORT, BARE, Place, TESTDEV, document, document_in};
 fn a_newcomers_first_finding_comes_soon_and_can_be_replayed() {
     let place = Place::new();
     let begun = Instant::now();
-    let run = place.run_on(&TESTDEV, &["run", "--time", "3", "--generator", "stream"]).expect(1);
+    let run = place.run_on(&TESTDEV, &["run", "--time", "2", "--ports", "pc-testdev*,dma-page"]).expect(1);
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}: {run}", begun.elapsed());
     assert!(run.out().starts_with("1 finding: "), "{run}");
     assert!(run.err().contains(ABORT) && run.err().contains("seed "), "{run}");
@@ -41,8 +41,8 @@ fn a_newcomers_first_finding_comes_soon_and_can_be_replayed() {
 fn the_same_seed_finds_the_same() {
     let place = Place::new();
     let report = |out: &str| -> Report {
-        let args =
-            ["run", "--seed", "0x2a", "--ops", "150000", "--generator", "stream", "--json", "--out", out];
+        let args = ["run", "--seed", "0x2a", "--ops", "70000", "--generator", "stream"];
+        let args = [&args[..], &["--ports", "pc-testdev*,0x80", "--json", "--out", out]].concat();
         document(&place.run_on(&TESTDEV, &args))
     };
     let (one, two) = (report("one"), report("two"));
@@ -71,7 +71,7 @@ fn operations_are_counted_exactly_and_nothing_found_is_status_0() {
 #[test]
 fn without_a_qemu_it_is_the_machine_in_the_process() {
     let place = Place::new();
-    let run = place.run_without_qemu(&["--ops", "200000", "--generator", "stream", "--json"]).expect(1);
+    let run = place.run_without_qemu(&["--ops", "100000", "--ports", "test-abort,0x80", "--json"]).expect(1);
     assert!(run.err().starts_with("no QEMU on PATH"), "{run}");
     let report: Report = document(&run);
     assert_eq!(report.target.transport, "sim");
