@@ -100,7 +100,8 @@ pub enum Command {
     Fragcheck,
     /// Make zero clusters of clusters of the disk: all of them, or none
     ///
-    /// A cluster without an L2 table is refused, as is one past the end of the disk. What held the data is leaked.
+    /// A cluster without an L2 table is refused, as is one past the end of the disk, and one whose L2 table another entry
+    /// names as data, or as half of another table. What held the data is leaked.
     #[command(name = "zerocluster", visible_aliases = ["zero-cluster", "zero_cluster"], after_help = EXIT_STATUS_HELP)]
     ZeroCluster {
         /// A byte of the disk: the first cluster is the one that it lies in
