@@ -139,8 +139,8 @@ pub enum Command {
     },
     /// Show what can be repaired without a guess; with --commit, repair it
     ///
-    /// Entries that name nothing in the file are cleared, and where no corruption is left, the need-check bit is. Leaks
-    /// stay.
+    /// Entries that name nothing in the file are cleared, and where no corruption is left, the need-check bit is. So are
+    /// the autoclear bits that are not known here, as by every writer. Leaks stay.
     #[command(after_help = REPAIR_STATUS_HELP)]
     Repair {
         /// Carry the plan out
