@@ -133,6 +133,9 @@ pub enum Command {
     /// those of `qemu-img check --output=json`, and `findings`.
     #[command(after_help = CHECK_STATUS_HELP)]
     Check {
+        /// human, or json, which is --json: as `qemu-img check` spells it
+        #[arg(long, value_enum, conflicts_with_all = ["json", "j"])]
+        output: Option<Output>,
         /// Check it even though it does not begin as a QED image
         #[arg(long)]
         force: bool,
@@ -155,7 +158,7 @@ pub enum Command {
     Map {
         /// human, or json: the array that `qemu-img map --output=json` prints
         #[arg(long, value_enum, conflicts_with_all = ["json", "j"])]
-        output: Option<MapOutput>,
+        output: Option<Output>,
         /// Print it even though the image does not begin as a QED image
         #[arg(long)]
         force: bool,
@@ -238,12 +241,12 @@ pub enum Switch {
     Off,
 }
 
-/// The form of a map.
+/// The form of what a command prints, by the names that qemu-img has for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum MapOutput {
-    /// A line for each extent that has data
+pub enum Output {
+    /// Text for people
     Human,
-    /// The array of `qemu-img map --output=json`
+    /// JSON with the keys of `qemu-img`
     Json,
 }
 
