@@ -175,6 +175,8 @@ fn data_that_something_takes_for_a_table_is_replaced() {
     // A table says that it is data: it is not looked into.
     let (_, document) = json(&image, &["copy_metadata", text(&image.with_extension("named"))]);
     assert_eq!(document["replaced"], 0, "{document:#}");
+    let keys: Vec<&String> = document.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["copy", "image", "length", "replaced", "schema", "tables"]);
     assert_eq!(bytes.u64(bytes.l2_entry(5 * 4096)), (data + bytes.table_bytes() / 2) as u64);
     (4..6).for_each(|index| bytes.put_u64(bytes.l2_entry(index * 4096), 0));
     bytes.write(&image);
