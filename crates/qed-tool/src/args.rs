@@ -100,7 +100,8 @@ pub enum Command {
     Fragcheck,
     /// Make zero clusters of clusters of the disk: all of them, or none
     ///
-    /// A cluster without an L2 table is refused, as is one past the end of the disk. What held the data is leaked.
+    /// A cluster without an L2 table is refused, as is one past the end of the disk, and one whose L2 table another entry
+    /// names as data, or as half of another table. What held the data is leaked.
     #[command(name = "zerocluster", visible_aliases = ["zero-cluster", "zero_cluster"], after_help = EXIT_STATUS_HELP)]
     ZeroCluster {
         /// A byte of the disk: the first cluster is the one that it lies in
@@ -132,14 +133,17 @@ pub enum Command {
     /// those of `qemu-img check --output=json`, and `findings`.
     #[command(after_help = CHECK_STATUS_HELP)]
     Check {
+        /// human, or json, which is --json: as `qemu-img check` spells it
+        #[arg(long, value_enum, conflicts_with_all = ["json", "j"])]
+        output: Option<Output>,
         /// Check it even though it does not begin as a QED image
         #[arg(long)]
         force: bool,
     },
     /// Show what can be repaired without a guess; with --commit, repair it
     ///
-    /// Entries that name nothing in the file are cleared, and where no corruption is left, the need-check bit is. Leaks
-    /// stay.
+    /// Entries that name nothing in the file are cleared, and where no corruption is left, the need-check bit is. So are
+    /// the autoclear bits that are not known here, as by every writer. Leaks stay.
     #[command(after_help = REPAIR_STATUS_HELP)]
     Repair {
         /// Carry the plan out
@@ -154,7 +158,7 @@ pub enum Command {
     Map {
         /// human, or json: the array that `qemu-img map --output=json` prints
         #[arg(long, value_enum, conflicts_with_all = ["json", "j"])]
-        output: Option<MapOutput>,
+        output: Option<Output>,
         /// Print it even though the image does not begin as a QED image
         #[arg(long)]
         force: bool,
@@ -237,12 +241,12 @@ pub enum Switch {
     Off,
 }
 
-/// The form of a map.
+/// The form of what a command prints, by the names that qemu-img has for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum MapOutput {
-    /// A line for each extent that has data
+pub enum Output {
+    /// Text for people
     Human,
-    /// The array of `qemu-img map --output=json`
+    /// JSON with the keys of `qemu-img`
     Json,
 }
 

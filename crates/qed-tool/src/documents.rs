@@ -1,4 +1,5 @@
-//! The documents of `--json`: each one object with a `schema` number. A change of shape raises the number.
+//! The documents of `--json`: each one object with a `schema` number. A change of shape raises the number. Keys have
+//! underscores, but for those of `check`, which are `qemu-img`'s.
 
 use std::cell::RefCell;
 use std::path::Path;

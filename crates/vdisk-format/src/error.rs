@@ -130,6 +130,8 @@ pub enum Reason {
     PastDisk,
     /// There is no table, or none that a change of it needs.
     NoTable,
+    /// What the change would write is a table to one entry, and another has the same clusters for something else.
+    Contested,
     /// The table has no entry that the change needs.
     NoSuchEntry,
     /// There is nothing to undo.

@@ -12,6 +12,9 @@ use crate::preview::Preview;
 
 /// Pages are given back whenever this many bytes were read.
 const RESIDENT: u64 = 4 << 20;
+/// A touch of a page maps those around it that are in the page cache, in blocks of this many bytes: Linux's
+/// `fault_around_bytes`. Of a file without holes that is many times what a small table takes.
+const AROUND: u64 = 64 << 10;
 /// What was read this close to one another is given back in one call.
 const NEAR: u64 = 2 << 20;
 
@@ -155,16 +158,24 @@ impl<'a> View<'a> {
         if is_cut { &self.cut } else { &[] }
     }
 
-    /// Notes that pages of a range are being read.
+    /// Notes that pages of a range are being read. What a touch maps around them is counted, and given back, as well.
     pub(crate) fn reads(&self, range: Range<u64>) {
         if self.mapped.is_none() && self.preview.is_none() {
             return;
         }
+        let start = range.start / AROUND * AROUND;
+        let end = range.end.next_multiple_of(AROUND);
         let mut read = self.read.borrow_mut();
-        read.bytes += range.end - range.start;
         match read.ranges.last_mut() {
-            Some(last) if last.end <= range.start && range.start - last.end < NEAR => last.end = range.end,
-            _ => read.ranges.push(range),
+            Some(last) if last.start <= start && start < last.end + NEAR => {
+                let more = end.saturating_sub(last.end.max(start));
+                last.end = last.end.max(end);
+                read.bytes += more;
+            }
+            _ => {
+                read.bytes += end - start;
+                read.ranges.push(start..end);
+            }
         }
     }
 
@@ -280,5 +291,34 @@ mod tests {
             assert!(found.iter().any(|piece| piece.contains(&at)), "{at} in {found:?}");
         }
         assert_eq!(preview.get(4 << 20), Some(&7));
+    }
+
+    /// How many bytes of the file's pages this process has mapped.
+    #[cfg(target_os = "linux")]
+    fn resident(path: &std::path::Path) -> u64 {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut lines = maps.lines().skip_while(|line| !line.ends_with(path.to_str().unwrap()));
+        let line = lines.find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
+    /// Small tables far apart, in a file that is in the page cache.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_a_touch_maps_around_is_given_back() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let places = || (0..500).map(|table| table * 2 * NEAR);
+        for at in places() {
+            file.seek(SeekFrom::Start(at)).unwrap();
+            file.write_all(&[7; AROUND as usize]).unwrap();
+        }
+        let image = Image::open(file.path()).unwrap();
+        let view = View::from(&image);
+        for at in places() {
+            view.reads(at..at + 4096);
+            assert!(view.clipped(at, 4096).iter().all(|&byte| byte == 7));
+            view.was_read();
+            assert!(resident(file.path()) <= 2 * RESIDENT, "after {at:#x}");
+        }
     }
 }

@@ -74,7 +74,7 @@ fn is_possible(model: &Model<'_>, target: Target, is_copy: bool) -> bool {
         };
         values.iter().any(|&value| value > 1 && differs(value))
     };
-    let is_l2 = |at: u64| at != 0 && model.wrong_table(at).is_none();
+    let is_l2 = |at: u64| at != 0 && model.wrong_table(at).is_none() && !model.is_contested(at);
     match target.level {
         Level::L1 => model.has_l1() && in_table(model.l1_at),
         Level::L2(Some(l1_index)) => {
@@ -107,6 +107,7 @@ fn one(model: &Model<'_>, target: Target, is_copy: bool, corruption: &Corruption
             assert!(wanted.is_none_or(|wanted| wanted == *l1_index), "{corruption}");
             assert_eq!(model.entry(model.l1_at, *l1_index), Some(table.0));
             assert_eq!(model.wrong_table(table.0), None);
+            assert!(!model.is_contested(table.0), "something else has clusters of it: {corruption}");
         }
         _ => assert!(copied_from.is_none() && l1_index.is_some(), "another level: {corruption}"),
     }

@@ -1,6 +1,6 @@
 //! Sequences of edits: header fields, feature bits, zero clusters.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vdisk_format::bytes::clipped;
 use vdisk_format::error::Reason;
@@ -127,11 +127,15 @@ fn entries(model: &Model<'_>, at: u64, count: u64) -> Result<BTreeSet<u64>, Reas
     let behind = behind.ok_or(Reason::PastDisk)?;
     let mut entries = BTreeSet::new();
     let l1 = model.l1();
+    let mut tables = BTreeMap::new();
     for cluster in first..behind {
         let table =
             l1.get(usize::try_from(cluster / model.entries()).unwrap_or(usize::MAX)).copied().unwrap_or(0);
         if model.wrong_table(table).is_some() {
             return Err(Reason::NoTable);
+        }
+        if *tables.entry(table).or_insert_with(|| model.is_contested(table)) {
+            return Err(Reason::Contested);
         }
         entries.insert(table + cluster % model.entries() * 8);
     }

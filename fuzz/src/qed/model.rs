@@ -144,6 +144,22 @@ impl<'a> Model<'a> {
         (met, claimed)
     }
 
+    /// Whether something else has a cluster of the table at `at`: the L1 table, another L2 table, or data of a table that
+    /// is looked into.
+    pub(super) fn is_contested(&self, at: u64) -> bool {
+        let clusters = |at: u64| at / self.cluster_size..(at + self.table_bytes) / self.cluster_size;
+        let touches = |other: u64| clusters(other).any(|cluster| clusters(at).contains(&cluster));
+        let is_data = |met: &Met| match met {
+            Met::Table(table) => table.entries.iter().any(|&(_, value, wrong)| {
+                wrong.is_none() && clusters(at).contains(&(value / self.cluster_size))
+            }),
+            _ => false,
+        };
+        let mut others =
+            self.l1().into_iter().filter(|&other| other != at && self.wrong_table(other).is_none());
+        touches(self.l1_at) || others.any(touches) || self.walk().0.iter().any(is_data)
+    }
+
     fn one_table(&self, l1_index: u64, at: u64, claimed: &mut BTreeSet<u64>) -> Table {
         let mut table = Table { l1_index, at, ..Table::default() };
         for (index, value) in (0..).zip(self.table(at)) {

@@ -55,6 +55,7 @@ pub fn qed_repair(input: &[u8]) {
             }
         }
     }
+    put(&mut expected, 32, &[0; 8]);
     if left == 0 {
         put(&mut expected, 16, &(read.fields.features & !2).to_le_bytes());
     }

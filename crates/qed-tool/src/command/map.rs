@@ -10,16 +10,10 @@ use vdisk_format::qed::Tables;
 use vdisk_format::qed::map::{Extent, ExtentKind, map};
 
 use super::expect_qed_unless;
-use crate::args::MapOutput;
+use crate::args::Output;
 use crate::documents::MapDocument;
 
-pub(super) fn run(
-    path: &Path,
-    open: OpenArgs,
-    json: bool,
-    output: Option<MapOutput>,
-    force: bool,
-) -> Outcome {
+pub(super) fn run(path: &Path, open: OpenArgs, json: bool, output: Option<Output>, force: bool) -> Outcome {
     let image = open.read(path)?;
     expect_qed_unless(force, path, image.bytes())?;
     let tables = Tables::new(&image)?;
@@ -34,8 +28,8 @@ pub(super) fn run(
     });
     let mut out = Out::stdout();
     match output {
-        Some(MapOutput::Json) => array(&mut out, extents, has_backing_file)?,
-        Some(MapOutput::Human) => lines(&mut out, path, extents)?,
+        Some(Output::Json) => array(&mut out, extents, has_backing_file)?,
+        Some(Output::Human) => lines(&mut out, path, extents)?,
         None if json => out.json(&MapDocument::new(path, extents))?,
         None => lines(&mut out, path, extents)?,
     }

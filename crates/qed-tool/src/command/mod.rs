@@ -22,7 +22,7 @@ use vdisk_format::View;
 use vdisk_format::qed::{self, Header, HeaderFields, check as checks, edit};
 use vdisk_format::report::Report;
 
-use crate::args::{Cli, Command, What};
+use crate::args::{Cli, Command, Output, What};
 
 /// What the shared commands need to know of QED.
 const FORMAT: Format = Format { fingerprint: qed::fingerprint, check: report };
@@ -36,7 +36,9 @@ pub(crate) fn run(cli: Cli) -> Outcome<ExitCode> {
     let Cli { file, j, json, open, command } = cli;
     let (file, json) = (&*file, j || json);
     match command {
-        Command::Check { force } => return check::run(file, open, json, force),
+        Command::Check { output, force } => {
+            return check::run(file, open, json || output == Some(Output::Json), force);
+        }
         Command::Repair { commit, plan } => return repair::run(file, open, json, commit, &plan),
         Command::Show { what: What::Header, table: None } | Command::DumpHeader => {
             header::run(file, open, json)

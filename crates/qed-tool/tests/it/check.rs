@@ -3,7 +3,7 @@
 use crate::support::bytes::{Bytes, at};
 use crate::support::images::{SMALLEST, shapes};
 use crate::support::mutate::{Kind, damaged, sources};
-use crate::support::program::json;
+use crate::support::program::{json, qed};
 use crate::support::qemu::{self, Counts};
 use crate::support::threads;
 use serde_json::Value;
@@ -16,7 +16,7 @@ use test_support::scratch::{scratch, text};
 
 /// What ours counts, and its document.
 fn ours(file: &Path) -> (Counts, Value) {
-    let run = crate::support::program::qed(file, &["check", "--json"]);
+    let run = qed(file, &["check", "--json"]);
     match serde_json::from_slice::<Value>(&run.stdout) {
         Ok(document) => (Counts::of(run.status.code(), &document), document),
         Err(_) => {
@@ -159,5 +159,25 @@ fn findings_name_their_places() {
             assert!(!finding[key].as_str().unwrap().is_empty(), "{code}: {document:#}");
         }
         compare(&path, code);
+    }
+}
+
+/// As qemu-img spells it.
+#[test]
+fn output_is_another_name_for_json() {
+    let folder = scratch();
+    let path = folder.path().join("image");
+    SMALLEST.filled(&path);
+    let mut bytes = Bytes::read(&path);
+    bytes.put_u64(bytes.l2_entry(0), 0x3001);
+    for (damage, status) in [(false, 0), (true, 2)] {
+        if damage {
+            bytes.write(&path);
+        }
+        let check = |args: &[&str]| qed(&path, &[&["check"], args].concat()).expect(status).out();
+        assert_eq!(check(&["--output=json"]), check(&["--json"]));
+        assert_eq!(check(&["--output", "json"]), check(&["-j"]));
+        assert_eq!(check(&["--output=human"]), check(&[]));
+        assert_ne!(check(&["--output=human"]), check(&["--output=json"]));
     }
 }

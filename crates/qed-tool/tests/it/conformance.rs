@@ -96,6 +96,8 @@ pub(crate) const BINARY: Binary = Binary {
         ours(1, &["copy_metadata", "/nonexistent/out"]),
         ours(1, &["copy-metadata", "/dev/null"]),
         ours(64, &["check", "surplus"]),
+        ours(64, &["check", "--output", "xml"]),
+        ours(64, &["check", "--output", "human", "--json"]),
         ours(64, &["repair", "--commit", "--dry-run"]),
         ours(64, &["map", "--output", "xml"]),
         ours(64, &["dump-header", "surplus"]),

@@ -10,8 +10,11 @@ use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use test_support::process::run_within;
 use test_support::random::{Random, seed};
 use test_support::scratch::{Snapshot, scratch, text};
+use test_support::tracer::{self, Outcome, disturbed};
 
 /// Copies, and fails unless both checks find in the copy what they find in the image.
 #[track_caller]
@@ -172,6 +175,8 @@ fn data_that_something_takes_for_a_table_is_replaced() {
     // A table says that it is data: it is not looked into.
     let (_, document) = json(&image, &["copy_metadata", text(&image.with_extension("named"))]);
     assert_eq!(document["replaced"], 0, "{document:#}");
+    let keys: Vec<&String> = document.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["copy", "image", "length", "replaced", "schema", "tables"]);
     assert_eq!(bytes.u64(bytes.l2_entry(5 * 4096)), (data + bytes.table_bytes() / 2) as u64);
     (4..6).for_each(|index| bytes.put_u64(bytes.l2_entry(index * 4096), 0));
     bytes.write(&image);
@@ -225,7 +230,7 @@ fn the_backing_files_name_is_copied() {
 fn its_own_source_is_refused() {
     let folder = scratch();
     let image = small(folder.path(), "image");
-    let [link, hard, dangling] = ["link", "hard", "dangling"].map(|name| folder.path().join(name));
+    let [link, hard] = ["link", "hard"].map(|name| folder.path().join(name));
     symlink("image", &link).unwrap();
     fs::hard_link(&image, &hard).unwrap();
     let before = Snapshot::of(&image);
@@ -237,9 +242,80 @@ fn its_own_source_is_refused() {
         let run = qed(&link, &["copy-metadata", text(out)]).expect(1);
         before.unchanged(&image, &run);
     }
+}
+
+/// What a link names is replaced, and the link stays; where it names nothing, so it does.
+#[test]
+fn a_link_stays_a_link() {
+    let folder = scratch();
+    let image = small(folder.path(), "image");
+    let [out, link, dangling] = ["out", "link", "dangling"].map(|name| folder.path().join(name));
+    fs::write(&out, "so far").unwrap();
+    symlink("out", &link).unwrap();
+    QED.edit(&image, &["copy_metadata", text(&link)]);
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("out"));
+    same_check(&image, &out);
+
     symlink("nowhere", &dangling).unwrap();
-    drop(qed(&image, &["copy_metadata", text(&dangling)]));
-    assert!(fs::read(&image).unwrap() == before.bytes());
+    let run = qed(&image, &["copy_metadata", text(&dangling)]).expect(1);
+    assert!(run.err().contains("OUT is a symbolic link to nothing"), "{run}");
+    assert_eq!(fs::read_link(&dangling).unwrap(), Path::new("nowhere"));
+    assert!(!folder.path().join("nowhere").exists());
+}
+
+/// Where the bytes may not outlive a power failure, there is no copy, and OUT is what it was.
+#[test]
+fn a_copy_that_cannot_be_synced_is_none() {
+    let folder = scratch();
+    let image = small(folder.path(), "image");
+    let out = folder.path().join("out");
+    for so_far in [None, Some("so far")] {
+        so_far.inspect(|so_far| fs::write(&out, so_far).unwrap());
+        let files = || fs::read_dir(folder.path()).unwrap().count();
+        let before = files();
+        let outcome = disturbed(QED, "fsync", "error=EIO", 1, &image, &["copy_metadata", text(&out)]);
+        let Outcome::Ended(run) = outcome else { panic!("it ends: {outcome:?}") };
+        let run = run.expect(1);
+        assert!(run.err().contains("cannot write") && run.err().contains("Input/output error"), "{run}");
+        assert_eq!(fs::read_to_string(&out).ok().as_deref(), so_far, "{run}");
+        assert_eq!(files(), before, "nothing is left behind: {run}");
+    }
+}
+
+/// Whoever puts a file at OUT while the copy is made keeps it.
+#[test]
+fn a_file_that_was_put_there_meanwhile_stays() {
+    let folder = scratch();
+    let image = small(folder.path(), "image");
+    let [out, new] = ["out", "new"].map(|name| folder.path().join(name));
+    for is_there_before in [false, true] {
+        drop(fs::remove_file(&out));
+        if is_there_before {
+            fs::write(&out, "so far").unwrap();
+        }
+        // It is written, and about to be synced, for two seconds.
+        let args = ["copy_metadata", text(&out)];
+        let mut slow = tracer::command(QED, "fsync", "delay_enter=2s", &image, &args);
+        let run = std::thread::scope(|scope| {
+            let run = scope.spawn(|| run_within(&mut slow, b"", Duration::from_secs(30)));
+            let copy_is_there = || {
+                fs::read_dir(folder.path()).unwrap().any(|entry| {
+                    let entry = entry.unwrap();
+                    let is_copy = text(&entry.path()).contains("/.copy_metadata-");
+                    is_copy && entry.metadata().is_ok_and(|metadata| metadata.len() > 0)
+                })
+            };
+            while !copy_is_there() && !run.is_finished() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            fs::write(&new, "somebody's").unwrap();
+            fs::rename(&new, &out).unwrap();
+            run.join().unwrap()
+        });
+        let run = run.expect(1);
+        assert!(run.err().contains("another file was put there meanwhile"), "{run}");
+        assert_eq!(fs::read_to_string(&out).unwrap(), "somebody's", "{run}");
+    }
 }
 
 #[test]

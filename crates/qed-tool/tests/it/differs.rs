@@ -237,7 +237,7 @@ fn what_is_the_same_in_both() {
     // The third table begins with what does not follow the second table's last cluster.
     let (_folder, image) = patched(|_| {});
     let check = ours(&image).0.fragmented;
-    let fragcheck = json(&image, &["fragcheck"]).1["fragmented-clusters"].as_u64().unwrap();
+    let fragcheck = json(&image, &["fragcheck"]).1["fragmented_clusters"].as_u64().unwrap();
     assert_eq!(fragcheck, check + 1, "a break between two tables");
 
     // A table that begins in the last cluster of another: its entries are not looked at.

@@ -31,9 +31,13 @@ fn counts(file: &Path, size: u64) {
     );
     assert_eq!(qed(file, &["fragcheck"]).expect(0).out(), line);
     let (_, document) = json(file, &["fragcheck"]);
-    assert_eq!(document["total-clusters"], total);
-    assert_eq!(document["allocated-clusters"], allocated);
-    assert_eq!(document["fragmented-clusters"], fragmented);
+    assert_eq!(document["total_clusters"], total);
+    assert_eq!(document["allocated_clusters"], allocated);
+    assert_eq!(document["fragmented_clusters"], fragmented);
+    let keys: Vec<&String> = document.as_object().unwrap().keys().collect();
+    let expected =
+        ["allocated_clusters", "fragmented_clusters", "image", "schema", "skipped_tables", "total_clusters"];
+    assert_eq!(keys, expected);
 }
 
 #[test]
@@ -112,5 +116,5 @@ fn damaged_images() {
     bytes.write(&image);
     let run = qed(&image, &["fragcheck"]).expect(0);
     assert!(run.err().contains("1 L1 entries name no table"), "{run}");
-    assert_eq!(json(&image, &["fragcheck"]).1["skipped-tables"], 1);
+    assert_eq!(json(&image, &["fragcheck"]).1["skipped_tables"], 1);
 }

@@ -19,6 +19,9 @@ fn no_copy_replaces_an_image_in_use() {
     let holder = Holder::qemu_io(BINARY.format, &out, &["-r"]);
     refused(qed(&image, &["copy_metadata", text(&out)]));
     assert!(fs::read(&out).unwrap() == before);
+    qed(&image, &["copy_metadata", text(&out), "--no-lock"]).expect(0);
+    assert!(fs::read(&out).unwrap() != before, "whoever knows better replaces it");
+    fs::write(&out, &before).unwrap();
     drop(holder);
     qed(&image, &["copy_metadata", text(&out)]).expect(0);
     assert!(fs::read(&out).unwrap() != before);

@@ -105,6 +105,8 @@ fn beside_qemu_img() {
                 _ => left > 0 && guest(&after) == guest(&after_theirs),
             };
             assert!(same, "{because}: the guest reads the same: {compared}{run}{opened}");
+            let autoclear = |image: &Bytes| image.u64(at::AUTOCLEAR_FEATURES);
+            assert_eq!(autoclear(&after), autoclear(&after_theirs), "{because}: {run}{opened}");
             assert_eq!(
                 after.u64(at::FEATURES) & 2 == 0,
                 left == 0 || bytes.u64(at::FEATURES) & 2 == 0,
@@ -154,4 +156,30 @@ fn the_need_check_bit_goes_with_the_last_corruption() {
     qed(&image, &["repair", "--commit", "--no-undo"]).expect(2);
     assert_eq!(Bytes::read(&image).u64(at::FEATURES), 2);
     assert_eq!(corruptions(&image), 1);
+}
+
+/// Whoever opens an image for writing clears the autoclear bits that it does not know. A check alone does not.
+#[test]
+fn autoclear_bits_go_as_with_qemu_img() {
+    let folder = scratch();
+    let (image, theirs) = (small(folder.path(), "image"), folder.path().join("theirs"));
+    let sound = Bytes::read(&image);
+    for corrupt in [false, true] {
+        let mut bytes = sound.clone();
+        bytes.put_u64(at::AUTOCLEAR_FEATURES, 0x8000_0000_0000_0009);
+        bytes.put_u64(at::COMPAT_FEATURES, 5);
+        if corrupt {
+            bytes.put_u64(bytes.l2_entry(0), 0x3001);
+        }
+        bytes.write(&image);
+        bytes.write(&theirs);
+        let opened = qemu::try_img(&["check", "-q", "-f", "qed", "-r", "all", text(&theirs)]);
+        let shown = qed(&image, &["repair"]).expect(0);
+        assert!(shown.out().contains("clear autoclear bits that are not known here"), "{shown}");
+        assert!(Bytes::read(&image) == bytes, "{shown}");
+        let run = qed(&image, &["repair", "--commit", "--no-undo"]).expect(0);
+        let after = Bytes::read(&image);
+        assert_eq!((after.u64(at::AUTOCLEAR_FEATURES), after.u64(at::COMPAT_FEATURES)), (0, 5), "{run}");
+        assert!(after == Bytes::read(&theirs), "as qemu-img: {run}{opened}");
+    }
 }

@@ -174,3 +174,36 @@ fn a_disk_of_any_size_ends_where_it_ends() {
         refused(&image, &["zerocluster", "0", &(fits + 1).to_string()], &["which has"]);
     }
 }
+
+/// An L1 entry that names a guest's data: what is no table is not written to, not even by chance.
+#[test]
+fn a_guests_data_are_not_taken_for_a_table() {
+    for_each(&SMALL, |shape, image| {
+        let sound = Bytes::read(image);
+        let data = sound.u64(sound.l2_entry(0));
+        let mut bytes = sound.clone();
+        bytes.put_u64(bytes.l1() + 5 * 8, data);
+        bytes.put_u64(at::IMAGE_SIZE, 6 * shape.span());
+        bytes.write(image);
+        let words = ["L1 entry 5", "clusters that nothing else has", "another entry names as well"];
+        refused(image, &["zerocluster", &(5 * shape.span()).to_string()], &words);
+        refused(image, &["invalidate", "l2", "--at", "5:0"], &words);
+        refused(image, &["duplicate", "l2", "--at", "5:0"], &words);
+        for seed in 0..20 {
+            for writes in ["invalidate", "duplicate"]
+                .map(|command| plan::of(QED, image, &[command, "l2", "--seed", &seed.to_string()]))
+            {
+                let at = bytes.differences(&Bytes(plan::applied(&bytes.0, &writes)))[0];
+                assert!(
+                    sound.l2_tables().iter().any(|&table| (table..table + sound.table_bytes()).contains(&at))
+                );
+            }
+        }
+        // Data that are a table: a guest's write there is one to the table.
+        let mut bytes = sound.clone();
+        bytes.put_u64(bytes.l2_entry(0), sound.u64(sound.l1() + 8));
+        bytes.write(image);
+        refused(image, &["zerocluster", &shape.span().to_string()], &["L1 entry 1"]);
+        qed(image, &["zerocluster", "0", "--dry-run"]).expect(0);
+    });
+}

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::cluster_set::ClusterSet;
 use crate::error::{Error, Reason, Result};
 use crate::plan::Plan;
+use crate::qed::contested::Contested;
 use crate::qed::edit::l2_table;
 use crate::qed::geometry::{Entry, Geometry};
 use crate::qed::tables::Tables;
@@ -17,7 +18,8 @@ use crate::units::HostOffset;
 pub enum Level {
     /// The L1 table.
     L1,
-    /// An L2 table: that of this L1 entry, or one that chance picks among those that can be corrupted.
+    /// An L2 table: that of this L1 entry, or one that chance picks among those that can be corrupted. Never one whose
+    /// clusters another entry names for something else, which may be a guest's data.
     L2(Option<u64>),
 }
 
@@ -66,7 +68,7 @@ pub struct Corruption {
 /// ```
 ///
 /// # Errors
-/// A refusal that says why it cannot be done: [`Reason::NoTable`], [`Reason::NoSuchEntry`].
+/// A refusal that says why it cannot be done: [`Reason::NoTable`], [`Reason::Contested`], [`Reason::NoSuchEntry`].
 pub fn duplicate(tables: &Tables<'_>, target: Target) -> Result<Corruption> {
     let mut random = Random::new(target.seed);
     let is_right = |value| is_right(tables, target.level, value);
@@ -194,21 +196,24 @@ fn in_a_table<'t, 'a>(
             }
         }
         Level::L2(Some(l1_index)) => {
-            let table = victim(Some(l1_index), l2_table(tables, l1_index)?);
+            let offset = l2_table(tables, l1_index)?;
+            Contested::new(tables).refuse(l1_index, offset)?;
+            let table = victim(Some(l1_index), offset);
             match choose(&table, random) {
                 Ok((source, index)) => Ok((table, source, index)),
                 Err(expected) => refused(&format!("l2 of L1 entry {l1_index}"), expected),
             }
         }
         Level::L2(None) => {
+            let contested = Contested::new(tables);
             let named = || {
-                tables.l1_entries().filter_map(|(l1_index, value)| {
-                    Some((l1_index, tables.geometry().table_offset(value).ok()?))
-                })
+                let of =
+                    |value| tables.geometry().table_offset(value).ok().filter(|&table| !contested.has(table));
+                tables.l1_entries().filter_map(move |(l1_index, value)| Some((l1_index, of(value)?)))
             };
             let count = named().count();
             if count == 0 {
-                return refused("l2", "an L1 entry that names an L2 table");
+                return refused("l2", "an L1 entry that names an L2 table, whose clusters nothing else has");
             }
             let start = random.below(count as u64) as usize;
             let mut expected = "an L2 table";

@@ -7,6 +7,7 @@ use crate::error::{Error, Reason, Result};
 use crate::feature::FeatureGroup;
 use crate::fingerprint::merge;
 use crate::plan::Plan;
+use crate::qed::contested::Contested;
 use crate::qed::geometry::Entry;
 use crate::qed::header::{Header, feature_field};
 use crate::qed::tables::Tables;
@@ -81,7 +82,8 @@ pub struct Zeroed {
 ///
 /// # Errors
 /// A refusal: [`Reason::PastDisk`] where a cluster is behind the end of the disk, [`Reason::NoTable`] where one has no
-/// L2 table, or none that lies whole in the file.
+/// L2 table, or none that lies whole in the file, [`Reason::Contested`] where another entry names clusters of that table
+/// for something else: what would be written to may be a guest's data.
 pub fn zero_clusters(tables: &Tables<'_>, at: u64, count: u64) -> Result<Zeroed> {
     let geometry = tables.geometry();
     let first = at / geometry.cluster_size();
@@ -92,12 +94,14 @@ pub fn zero_clusters(tables: &Tables<'_>, at: u64, count: u64) -> Result<Zeroed>
         let found = format!("clusters {first} to {}", first.saturating_add(count) - 1);
         return Err(Error::refused(Reason::PastDisk, what, None, expected, found));
     };
-    // Two L1 entries may name one table, so that two clusters of the disk have one entry.
+    // Two L1 entries may name one table, so that two clusters of the disk have one entry: the right one for both.
+    let contested = Contested::new(tables);
     let mut ranges = Vec::new();
     let mut next = first;
     while next < behind {
         let (l1_index, l2_index) = (next / geometry.entries(), next % geometry.entries());
         let table = l2_table(tables, l1_index)?;
+        contested.refuse(l1_index, table)?;
         let here = (geometry.entries() - l2_index).min(behind - next);
         let start = table.0 + l2_index * 8;
         ranges.push((start, start + here * 8));
@@ -126,7 +130,7 @@ impl Zeroed {
     }
 }
 
-/// The L2 table of an L1 entry.
+/// The L2 table of an L1 entry. Whether nothing else has its clusters is not asked.
 ///
 /// # Errors
 /// [`Reason::NoTable`] where there is none, or none that lies whole in the file.
@@ -170,5 +174,26 @@ mod tests {
         let error = zero_clusters(&Tables::new(&bytes).unwrap(), 512 << 21, 1).unwrap_err();
         assert_eq!(error.reason(), Some(Reason::NoTable));
         assert!(error.to_string().contains("the L1 table has 512 entries"), "{error}");
+    }
+
+    /// The first table says that the cluster is data, the third L1 entry that it is a table.
+    #[test]
+    fn a_guests_data_are_no_table_to_write_to() {
+        let image =
+            crate::generate::Qed::new(8 << 20).cluster_size(4096).table_size(1).data(0, [1; 4096]).build();
+        let mut image = image.unwrap();
+        let tables = Tables::new(&image).unwrap();
+        let l1 = tables.l1_table().unwrap();
+        let (_, table) = tables.l1_entries().next().unwrap();
+        let data = tables.entry(HostOffset(table), 0).unwrap();
+        let at = usize::try_from(l1.0).unwrap() + 8;
+        image[at..at + 8].copy_from_slice(&data.to_le_bytes());
+        let tables = Tables::new(&image).unwrap();
+        for (at, count) in [(2 << 20, 1), ((2 << 20) - 4096, 2)] {
+            let error = zero_clusters(&tables, at, count).unwrap_err();
+            assert_eq!(error.reason(), Some(Reason::Contested));
+            assert!(error.to_string().contains("(L1 entry 1)"), "{error}");
+        }
+        assert!(zero_clusters(&tables, 0, 1).is_ok());
     }
 }

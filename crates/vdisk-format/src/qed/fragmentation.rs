@@ -8,7 +8,7 @@ use crate::units::HostOffset;
 
 /// Statistics of allocation, as qed-tool.py's `fragcheck` counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Fragmentation {
     /// Clusters of the virtual disk.

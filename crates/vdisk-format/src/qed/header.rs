@@ -17,6 +17,8 @@ pub const FEATURE_NEED_CHECK: u64 = 1 << 1;
 pub const FEATURE_BACKING_FORMAT_NO_PROBE: u64 = 1 << 2;
 /// The bits of `features` that the specification defines. An image with any other must not be opened.
 pub const KNOWN_FEATURES: u64 = FEATURE_BACKING_FILE | FEATURE_NEED_CHECK | FEATURE_BACKING_FORMAT_NO_PROBE;
+/// The bits of `autoclear_features` that the specification defines: none.
+pub const KNOWN_AUTOCLEAR_FEATURES: u64 = 0;
 
 record! {
     /// The header's fields. Specification: "Header".

@@ -5,6 +5,7 @@
 //! [`Image`](crate::Image), a preview, or bytes.
 
 pub mod check;
+mod contested;
 pub mod corrupt;
 pub mod edit;
 mod fingerprint;

@@ -1,10 +1,13 @@
 //! [`repair`]: what can be mended without a guess, as a [`Plan`].
 
 use crate::error::{Error, Reason, Result};
+use crate::feature::FeatureGroup;
 use crate::plan::Plan;
 use crate::qed::check;
 use crate::qed::geometry::{Entry, Geometry};
-use crate::qed::header::{FEATURE_NEED_CHECK, Header, KNOWN_FEATURES, feature_field, known_fields};
+use crate::qed::header::{
+    FEATURE_NEED_CHECK, Header, KNOWN_AUTOCLEAR_FEATURES, KNOWN_FEATURES, feature_field, known_fields,
+};
 use crate::qed::tables::Tables;
 use crate::qed::walk::{Event, walk};
 use crate::report::{Finding, Severity};
@@ -28,8 +31,9 @@ pub struct Repair {
 }
 
 /// Plans what `qemu-img check -r all` does: entries that name nothing in the file become 0, which is unallocated, and
-/// where no corruption is left, the need-check bit is cleared. Leaks stay: they do no harm, and what they hold may be
-/// all that is left of something.
+/// where no corruption is left, the need-check bit is cleared. Before all, the autoclear bits are that are not known here,
+/// as whoever writes to an image has to. Leaks stay: they do no harm, and what they hold may be all that is left of
+/// something.
 ///
 /// The data that such an entry once named are gone already. With a backing file, the guest reads the backing file's
 /// there.
@@ -69,6 +73,15 @@ pub fn repair(tables: &Tables<'_>) -> Result<Repair> {
     });
     let image = tables.view().bytes();
     let mut plan = Plan::new(image);
+    // First: what such a bit promises of the image may not be true of one that is written to.
+    let unknown = header.fields.autoclear_features & !KNOWN_AUTOCLEAR_FEATURES;
+    clear_bits(
+        &mut plan,
+        header,
+        FeatureGroup::Autoclear,
+        unknown,
+        "autoclear bits that are not known here",
+    )?;
     for range in &wrong.ranges {
         let new = range.cleared(tables);
         let table = if range.level == Level::L1 { "the L1 table" } else { "an L2 table" };
@@ -79,14 +92,29 @@ pub fn repair(tables: &Tables<'_>) -> Result<Repair> {
     }
     if left == 0 && header.need_check() {
         // Last: a repair that ends half-way leaves an image that says so.
-        let field =
-            known_fields().find(|field| field.name == feature_field(crate::FeatureGroup::Incompatible));
-        if let Some(field) = field {
-            let new = field.encode(header.fields.features & !FEATURE_NEED_CHECK)?;
-            plan.set(image, field.offset, &new, "clear the need-check bit".to_owned())?;
-        }
+        let group = FeatureGroup::Incompatible;
+        clear_bits(&mut plan, header, group, FEATURE_NEED_CHECK, "the need-check bit")?;
     }
     Ok(Repair { plan, cleared: wrong.ranges.iter().map(|range| range.count).sum(), left })
+}
+
+/// Clears `bits` of a feature group, which are called `what`.
+fn clear_bits(
+    plan: &mut Plan,
+    header: &Header<'_>,
+    group: FeatureGroup,
+    bits: u64,
+    what: &str,
+) -> Result<()> {
+    let old = header.features(group);
+    let field = known_fields().find(|field| field.name == feature_field(group));
+    match field.filter(|_| old & bits != 0) {
+        Some(field) => {
+            let new = field.encode(old & !bits)?;
+            plan.set(header.image(), field.offset, &new, format!("clear {what}"))
+        }
+        None => Ok(()),
+    }
 }
 
 fn refuse_unsound(header: &Header<'_>) -> Result<()> {
@@ -214,6 +242,23 @@ mod tests {
         let before = image(&[0x2000], &[0x3000, 0x3000, 5]);
         let repair = repair(&Tables::new(&before).unwrap()).unwrap();
         assert_eq!((repair.cleared, repair.left, repair.plan.writes().len()), (1, 1, 1));
+    }
+
+    #[test]
+    fn autoclear_bits_go_first_whatever_is_left() {
+        for l2 in [&[0x3000][..], &[0x3000, 0x3000], &[5]] {
+            let mut before = image(&[0x2000], l2);
+            before[16] = 0; // closed cleanly
+            before[24..32].fill(0xff); // what can be ignored
+            before[32..40].fill(0x81);
+            let repair = repair(&Tables::new(&before).unwrap()).unwrap();
+            let first = repair.plan.writes().first().unwrap();
+            assert_eq!((first.offset.0, first.new.as_slice()), (32, &[0; 8][..]));
+            assert_eq!(first.why, "clear autoclear bits that are not known here");
+            let others = repair.plan.writes().len() as u64 - 1;
+            assert_eq!(others, repair.cleared);
+            assert_eq!(repair.cleared + repair.left, l2.len() as u64 - u64::from(l2[0] == 0x3000));
+        }
     }
 
     #[test]
