@@ -152,7 +152,7 @@ pub(super) fn told(finding: &Finding, confirmed: bool) -> String {
         text.push_str(&format!("\n  in flight: {}, operation {}", in_flight.text, in_flight.index));
     }
     text.push_str(&format!("\n  shown by {} of {}", finding.hits, counted(finding.runs, "replay")));
-    if let Some(shrunk) = finding.shrunk_operations {
+    if let Some(shrunk) = finding.shrunk_operations.filter(|&shrunk| shrunk < finding.operations) {
         text.push_str(&format!(", shrunk from {} to {shrunk}", counted(finding.operations, "operation")));
     }
     text

@@ -41,7 +41,7 @@ fn a_newcomers_first_finding_comes_soon_and_can_be_replayed() {
 fn the_same_seed_finds_the_same() {
     let place = Place::new();
     let report = |out: &str| -> Report {
-        let args = ["run", "--seed", "0x2a", "--ops", "70000", "--generator", "stream"];
+        let args = ["run", "--seed", "0x2a", "--ops", "200000", "--generator", "stream"];
         let args = [&args[..], &["--ports", "pc-testdev*,0x80", "--json", "--out", out]].concat();
         document(&place.run_on(&TESTDEV, &args))
     };

@@ -83,8 +83,10 @@ fn begun(place: &Place) -> (Running, i32) {
     let args = ["run", "--time", "60", "--ports", "0x80", "--generator", "stream"];
     let running = Running::start(place.command(&[&args[..], &BARE].concat()));
     let folder = place.path("iofuzz-out");
-    let qemu = running.wait_for(|id| children(id).first().copied().filter(|_| folder.exists()));
-    std::thread::sleep(Duration::from_millis(300));
+    running.wait_for(|_| folder.exists().then_some(()));
+    // Its second QEMU: the first one was asked where it can be reached.
+    std::thread::sleep(Duration::from_secs(1));
+    let qemu = running.wait_for(|id| children(id).first().copied());
     (running, qemu)
 }
 
