@@ -16,8 +16,8 @@ pub(crate) fn could_not_run(message: impl Into<String>) -> Failure {
 }
 
 /// What the library says could not be done.
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
 pub(crate) fn of_library(error: Error) -> Failure {
-    let error: &dyn std::error::Error = &error;
     could_not_run(error.to_string())
 }
 
