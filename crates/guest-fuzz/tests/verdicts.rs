@@ -109,7 +109,8 @@ fn a_program_is_shrunk_to_its_trigger() {
         let wanted = plant.verdict(STALL).unwrap();
         let shows = |execution: &Execution| execution.worst().verdict == wanted;
         let time = Duration::from_secs(30);
-        let shrink = Shrink { target: &start, shows: &shows, patience: patience(), time };
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let shrink = Shrink { target: &start, shows: &shows, patience: patience(), time, stop: &stop };
         let begun = Instant::now();
         let shrunk = shrink.shrink(&program).unwrap().unwrap();
         assert_eq!(shrunk.instructions, trigger, "{plant:?}");

@@ -106,6 +106,17 @@ impl Machine {
         Ok(Self { patience: patience(args, &kind), kind })
     }
 
+    /// The same machine with a processor that executes the operations, where this one has none: what no processor can
+    /// show is no fault that a guest could use.
+    pub(crate) fn with_processor(&self) -> Option<Self> {
+        match &self.kind {
+            Kind::Qtest(command) => {
+                Some(Self { kind: Kind::Micro(command.clone()), patience: self.patience })
+            }
+            Kind::Micro(_) | Kind::Sim(_) => None,
+        }
+    }
+
     /// Starts one. `prologue` is executed first, and after each reset.
     pub(crate) fn start(&self, prologue: &[Instruction]) -> Result<Box<dyn Target>> {
         match &self.kind {

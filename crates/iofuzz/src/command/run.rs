@@ -1,13 +1,16 @@
 //! `run`: a campaign, until its time is over or somebody ends it.
 
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use guest_fuzz::campaign::{Campaign, Event, Options};
+use guest_fuzz::engine::Patience;
+use guest_fuzz::instruction::Instruction;
+use guest_fuzz::journal::Journal;
+use guest_fuzz::replay::Recording;
 use guest_fuzz::report::{Finding, Report};
 use tool_support::{Failure, Outcome};
 
@@ -18,6 +21,7 @@ use crate::folder::Folder;
 use crate::interrupt::{GRACE, Interrupt};
 use crate::machine::{self, Machine};
 use crate::screen::{PERIOD, Screen, counted, short};
+use crate::verdicts::Seen;
 
 /// How long a run takes where nothing is said.
 const TIME: Duration = Duration::from_secs(60);
@@ -49,8 +53,11 @@ pub(super) fn run(args: &RunArgs) -> Outcome<ExitCode> {
         campaign: &campaign,
         folder: &folder,
         screen: &screen,
+        processor: machine.with_processor(),
+        prologue: &prologue,
         ended: AtomicBool::new(false),
-        fault: Mutex::new(None),
+        doubtful: Mutex::default(),
+        fault: Mutex::default(),
         json: args.output.json,
     };
     let report = thread::scope(|scope| {
@@ -61,8 +68,18 @@ pub(super) fn run(args: &RunArgs) -> Outcome<ExitCode> {
         report
     });
     screen.clear();
-    let report = report.map_err(of_library)?;
-    watch.end(&report)
+    match report {
+        Ok(report) => watch.end(report),
+        Err(error) => {
+            // What was found before stays found.
+            let report = campaign.report();
+            if report.findings.is_empty() {
+                return Err(of_library(error));
+            }
+            screen.say(&error.to_string());
+            watch.end(report)
+        }
+    }
 }
 
 /// What looks at a campaign while it runs.
@@ -70,7 +87,12 @@ struct Watch<'a> {
     campaign: &'a Campaign,
     folder: &'a Folder,
     screen: &'a Screen,
+    /// Who has to show a finding, too.
+    processor: Option<Machine>,
+    prologue: &'a [Instruction],
     ended: AtomicBool,
+    /// The signatures that a processor did not show.
+    doubtful: Mutex<Vec<String>>,
     /// Why a finding could not be kept.
     fault: Mutex<Option<Failure>>,
     json: bool,
@@ -108,8 +130,8 @@ impl Watch<'_> {
         }
         self.screen.clear();
         let report = self.campaign.report();
-        let failed = self.end(&report).is_err();
         let found = !report.findings.is_empty();
+        let failed = self.end(report).is_err();
         std::process::exit(if failed { crate::failure::COULD_NOT_RUN.into() } else { found.into() });
     }
 
@@ -117,12 +139,17 @@ impl Watch<'_> {
     fn observe(&self, event: &Event<'_>) -> Option<String> {
         match event {
             Event::Finding { finding, journal, shrunk, confirmed } => {
-                let kept = self.folder.keep(finding, journal, *shrunk, *confirmed);
-                self.screen.say(&told(finding, *confirmed));
+                let shown = self.is_shown_by_a_processor(finding, journal, *shrunk);
+                if !shown {
+                    lock(&self.doubtful).push(finding.signature.clone());
+                }
+                let confirmed = *confirmed && shown;
+                let kept = self.folder.keep(finding, journal, *shrunk, confirmed);
+                self.screen.say(&told(finding, confirmed));
                 match kept {
                     Ok(journal) => return Some(journal.display().to_string()),
                     Err(failure) => {
-                        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+                        *lock(&self.fault) = Some(failure);
                         self.campaign.stop();
                     }
                 }
@@ -133,15 +160,46 @@ impl Watch<'_> {
         None
     }
 
+    /// Whether a machine with a processor shows it, where that makes a difference.
+    fn is_shown_by_a_processor(
+        &self,
+        finding: &Finding,
+        journal: &Journal,
+        shrunk: Option<&[Instruction]>,
+    ) -> bool {
+        let Some(machine) = &self.processor else { return true };
+        let recording = match shrunk {
+            Some(instructions) => Ok(Recording::of_instructions(instructions.to_vec())),
+            None => Recording::of_journal(journal),
+        };
+        let patience = Patience { settle: machine.patience.settle * 5, ..machine.patience };
+        let executed = recording.and_then(|recording| {
+            let mut target = machine.start(self.prologue)?;
+            recording.execute(target.as_mut(), &patience)
+        });
+        // What was in flight differs; the last words do not.
+        let seen = executed.map(|execution| Seen::of(&execution, &journal.regions));
+        seen.is_ok_and(|seen| seen.incident.verdict.name() == finding.verdict)
+    }
+
     /// Writes the report, and says what came of it.
-    fn end(&self, report: &Report) -> Outcome<ExitCode> {
-        self.folder.report(report)?;
-        print(self.json, report, || summary(report))?;
-        match self.fault.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    fn end(&self, mut report: Report) -> Outcome<ExitCode> {
+        let doubtful = std::mem::take(&mut *lock(&self.doubtful));
+        let (unconfirmed, findings) =
+            report.findings.into_iter().partition(|finding| doubtful.contains(&finding.signature));
+        report.findings = findings;
+        report.unconfirmed.extend::<Vec<Finding>>(unconfirmed);
+        self.folder.report(&report)?;
+        print(self.json, &report, || summary(&report))?;
+        match lock(&self.fault).take() {
             Some(failure) => Err(failure),
             None => Ok(status(!report.findings.is_empty())),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A finding, in a few lines.
