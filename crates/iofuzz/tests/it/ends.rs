@@ -47,8 +47,8 @@ fn disturbed(signals: &[(Signal, Duration)]) -> Replayed {
     let args =
         ["replay", &list, "--json", "--stall", "0.5", "--deadlock", "3s", "--", "-M", "pc", "-nodefaults"];
     let running = Running::start(place.command(&args));
-    // The first QEMU is asked where it can be reached.
-    let qemu = running.wait_for(|id| children(id).into_iter().find(|child| cpu_ticks(*child) > 40));
+    // Not the first QEMU, which is asked where it can be reached: it has little to do.
+    let qemu = running.wait_for(|id| children(id).into_iter().find(|child| cpu_ticks(*child) > 150));
     for (signal, pause) in signals {
         kill(Pid::from_raw(qemu), *signal).unwrap();
         std::thread::sleep(*pause);
