@@ -38,17 +38,19 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
     let last = seen.parts.get(seen.parts.len().saturating_sub(1)..).unwrap_or(&[]);
     let mut parts = last;
     let start = job.start;
-    let (mut hits, _) = replay(&recording(parts), options.replays, start, &patience, &shown)?;
-    let mut runs = options.replays;
-    if hits == 0 && seen.parts.len() > 1 {
+    let replayed = |parts: &[Part]| {
+        replay(&recording(parts), options.replays, options.replay_time, start, &patience, &shown)
+    };
+    let mut replays = replayed(parts)?;
+    if replays.hits == 0 && seen.parts.len() > 1 {
         parts = &seen.parts;
-        hits = replay(&recording(parts), options.replays, start, &patience, &shown)?.0;
-        runs += options.replays;
+        replays = replayed(parts)?;
     }
     let recording = recording(parts);
     let operations: u64 = parts.iter().map(|part| part.operations).sum();
     let mut shrunk = None;
-    if hits == options.replays && operations <= MAX_SHRUNK && !options.shrink.is_zero() {
+    let is_deterministic = replays.hits == replays.runs;
+    if is_deterministic && operations <= MAX_SHRUNK && !options.shrink.is_zero() {
         let program = with_resets(&recording, parts);
         let shrink = Shrink { target: start, shows: &shown, patience, time: options.shrink };
         shrunk = shrink.shrink(&program)?.map(|shrunk| shrunk.instructions);
@@ -67,8 +69,8 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
         operation_in_flight: in_flight.clone().map(|(index, text)| report::InFlight { index, text }),
         operations,
         shrunk_operations: shrunk.as_ref().map(|shrunk| shrunk.len() as u64),
-        runs,
-        hits,
+        runs: replays.runs,
+        hits: replays.hits,
         times: 1,
         journal: String::new(),
         stderr: seen.death.as_ref().map_or_else(String::new, |death| death.stderr.clone()),
