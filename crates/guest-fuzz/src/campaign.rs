@@ -51,6 +51,8 @@ pub struct Options {
     pub patience: Patience,
     /// How often a finding is replayed.
     pub replays: u64,
+    /// How long that may take: once this is over, no other replay begins.
+    pub replay_time: Duration,
     /// How long a finding may be shrunk.
     pub shrink: Duration,
 }
@@ -71,6 +73,7 @@ impl Options {
             episodes: None,
             patience: Patience::default(),
             replays: 3,
+            replay_time: Duration::from_secs(20),
             shrink: Duration::from_secs(10),
         }
     }
@@ -405,7 +408,9 @@ impl Job<'_> {
         let looked = finding::look(self, &seen);
         campaign.known().pending.retain(|pending| *pending != seen.signature);
         let (mut finding, journal, shrunk) = looked?;
-        let confirmed = finding.hits > 0 || matches!(seen.incident.verdict, Verdict::Crash { .. });
+        // A process that died has died. What took long may have been the host's fault: most replays have to show it, too.
+        let confirmed =
+            finding.hits * 2 > finding.runs || matches!(seen.incident.verdict, Verdict::Crash { .. });
         let event =
             Event::Finding { finding: &finding, journal: &journal, shrunk: shrunk.as_deref(), confirmed };
         finding.journal = (self.observe)(event).unwrap_or_default();

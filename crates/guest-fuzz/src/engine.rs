@@ -117,6 +117,9 @@ impl Execution {
 /// How many incidents are kept.
 const MAX_INCIDENTS: usize = 1000;
 
+/// Is told how far a target is; can stop it.
+pub type Observe<'a> = &'a mut dyn FnMut(&Progress) -> ControlFlow<()>;
+
 /// Has `target`, which is started, execute `before` and then `program`, to its end or the machine's.
 ///
 /// Numbers count from the first instruction of `program`. A machine that stops, sleeps, or does nothing any more is brought
@@ -130,7 +133,7 @@ pub fn execute(
     before: &[Instruction],
     program: &mut dyn Iterator<Item = Instruction>,
     patience: &Patience,
-    observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    observe: Observe<'_>,
 ) -> Result<Execution> {
     let start = target.progress();
     let origin = start.done + before.len() as u64;
@@ -183,11 +186,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn go(
-        &mut self,
-        program: &mut dyn Iterator<Item = Instruction>,
-        observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
-    ) -> Result<()> {
+    fn go(&mut self, program: &mut dyn Iterator<Item = Instruction>, observe: Observe<'_>) -> Result<()> {
         let mut exhausted = false;
         let mut known = self.start;
         loop {
@@ -205,16 +204,12 @@ impl Run<'_> {
             }
             let all_done = exhausted && progress.done >= self.next;
             if all_done {
-                return self.settle();
+                return self.settle(observe);
             }
-            if self.last_move.elapsed() >= QUIET {
-                if self.look()? {
-                    return Ok(());
-                }
-                if observe(&progress).is_break() {
-                    self.execution.stopped = true;
-                    return Ok(());
-                }
+            let is_quiet = self.last_move.elapsed() >= QUIET;
+            if is_quiet && (self.look(observe)? || observe(&progress).is_break()) {
+                self.execution.stopped = self.execution.end.is_none();
+                return Ok(());
             }
         }
     }
@@ -264,10 +259,11 @@ impl Run<'_> {
     }
 
     /// Everything is done: is the machine still there, and for how long?
-    fn settle(&mut self) -> Result<()> {
+    fn settle(&mut self, observe: Observe<'_>) -> Result<()> {
         let begun = Instant::now();
         loop {
-            if self.look()? {
+            if self.look(observe)? {
+                self.execution.stopped = self.execution.end.is_none();
                 return Ok(());
             }
             if begun.elapsed() >= self.patience.settle {
@@ -277,8 +273,9 @@ impl Run<'_> {
         }
     }
 
-    /// Asks the target how it is, and does what is to be done. Returns whether it is the end.
-    fn look(&mut self) -> Result<bool> {
+    /// Asks the target how it is, and does what is to be done. Returns whether it is the end, the machine's or the
+    /// observer's.
+    fn look(&mut self, observe: Observe<'_>) -> Result<bool> {
         let left = self.patience.hang.saturating_sub(self.last_move.elapsed());
         let patience = self.patience.stall.min(left.max(QUIET));
         match self.target.condition(patience) {
@@ -299,7 +296,7 @@ impl Run<'_> {
                 self.incident(verdict(halt));
                 self.bring_back(&[Recovery::Reset])
             }
-            Condition::VmmSilent => self.wait_for_vmm(),
+            Condition::VmmSilent => self.wait_for_vmm(observe),
             Condition::Dead(death) => {
                 self.end_of(death);
                 Ok(true)
@@ -307,8 +304,11 @@ impl Run<'_> {
         }
     }
 
-    fn wait_for_vmm(&mut self) -> Result<bool> {
+    fn wait_for_vmm(&mut self, observe: Observe<'_>) -> Result<bool> {
         loop {
+            if observe(&self.target.progress()).is_break() {
+                return Ok(true);
+            }
             let silent = self.last_move.elapsed();
             if silent >= self.patience.deadlock {
                 let end = self.here(Verdict::VmmDeadlock);

@@ -1,6 +1,7 @@
 //! [`replay`]: a program or a journal, again, on a fresh machine.
 
 use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
 use crate::engine::{Execution, Patience, execute};
 use crate::error::{Error, Result};
@@ -101,8 +102,7 @@ impl Recording {
             let mut episode = prepared.episode(seed, part.episode).take(count);
             // What a machine does a while after an episode is seen in the next one.
             let last = number + 1 == parts.len();
-            let patience =
-                if last { *patience } else { Patience { settle: std::time::Duration::ZERO, ..*patience } };
+            let patience = if last { *patience } else { Patience { settle: Duration::ZERO, ..*patience } };
             whole.append(execute(target, before, &mut episode, &patience, observe)?);
             if whole.end.is_some() {
                 break;
@@ -112,28 +112,40 @@ impl Recording {
     }
 }
 
-/// Replays `recording` on a fresh machine `times` times, and returns how often `shows` was so, with the first execution
-/// for which it was, or the last one.
+/// What replays came to.
+#[derive(Clone, Debug)]
+pub struct Replays {
+    /// How many there were.
+    pub runs: u64,
+    /// How many showed it.
+    pub hits: u64,
+    /// The first one that did, or the last one.
+    pub execution: Option<Execution>,
+}
+
+/// Replays `recording` on a fresh machine `times` times, or as often as one can begin before `time` is over.
 ///
 /// # Errors
 /// Where a machine does not start.
 pub fn replay(
     recording: &Recording,
     times: u64,
+    time: Duration,
     start: &dyn Fn() -> Result<Box<dyn Target>>,
     patience: &Patience,
     shows: &dyn Fn(&Execution) -> bool,
-) -> Result<(u64, Option<Execution>)> {
-    let mut hits = 0;
-    let mut kept = None;
-    for _ in 0..times {
+) -> Result<Replays> {
+    let begun = Instant::now();
+    let mut replays = Replays { runs: 0, hits: 0, execution: None };
+    while replays.runs < times && (replays.runs == 0 || begun.elapsed() < time) {
         let mut target = start()?;
         let execution = recording.execute(target.as_mut(), patience)?;
         let shown = shows(&execution);
-        if hits == 0 {
-            kept = Some(execution);
+        if replays.hits == 0 {
+            replays.execution = Some(execution);
         }
-        hits += u64::from(shown);
+        replays.runs += 1;
+        replays.hits += u64::from(shown);
     }
-    Ok((hits, kept))
+    Ok(replays)
 }

@@ -17,6 +17,12 @@ pub fn signature(incident: &Incident, death: Option<&Death>, map: &RegionMap) ->
         Verdict::Crash { code: Some(code), .. } => format!("exit status {code}"),
         ref verdict => verdict.name().to_owned(),
     };
+    // What a silent machine was told last is often not what made it silent: the device must do.
+    if matches!(incident.verdict, Verdict::GuestHang | Verdict::VmmStall(_) | Verdict::VmmDeadlock) {
+        let place = incident.instruction.as_ref().and_then(RegionMap::place_of);
+        let region = place.and_then(|(space, address)| map.narrowest(space, address));
+        return region.map_or(how.clone(), |region| format!("{how}: {}", region.name));
+    }
     let words = death.filter(|_| incident.verdict.is_finding()).and_then(|death| last_words(&death.stderr));
     let what = words.unwrap_or_else(|| place(incident.instruction.as_ref(), map));
     let text = format!("{how}: {what}");

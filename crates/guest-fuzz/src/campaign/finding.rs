@@ -36,31 +36,28 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
     let options = &job.campaign.options;
     let shown = |execution: &Execution| shows(execution, &seen.signature, &seen.map);
     let patience = patience_for(&seen.incident.verdict, options.patience);
-    let replays = match seen.incident.verdict {
-        Verdict::Crash { .. } => options.replays,
-        // Each takes as long as it takes to be sure: too long where it should have ended already.
-        ref slow if job.is_over() && cost(slow, &patience) > MAX_OVERTIME => 0,
-        _ => options.replays.min(1),
-    };
+    // Those that take long are not begun when it should have ended already.
+    let is_late = job.is_over() && cost(&seen.incident.verdict, &patience) > MAX_OVERTIME;
+    let times = if is_late { 0 } else { options.replays };
     let recording =
         |parts: &[Part]| Recording::of_episodes(seen.prepared.clone(), options.seed, parts.to_vec());
     // The last episode alone is the better reproducer; the machine's whole life is the surer one.
     let last = seen.parts.get(seen.parts.len().saturating_sub(1)..).unwrap_or(&[]);
     let mut parts = last;
     let start = job.start;
-    let (mut hits, _) = replay(&recording(parts), replays, start, &patience, &shown)?;
-    if hits == 0 && seen.parts.len() > 1 {
+    let replayed =
+        |parts: &[Part]| replay(&recording(parts), times, options.replay_time, start, &patience, &shown);
+    let mut replays = replayed(parts)?;
+    if replays.hits == 0 && seen.parts.len() > 1 {
         parts = &seen.parts;
-        hits = replay(&recording(parts), replays, start, &patience, &shown)?.0;
+        replays = replayed(parts)?;
     }
     let recording = recording(parts);
     let operations: u64 = parts.iter().map(|part| part.operations).sum();
     let mut shrunk = None;
-    if hits > 0
-        && hits == replays
-        && operations <= MAX_SHRUNK
-        && cost(&seen.incident.verdict, &patience) < options.shrink / 4
-    {
+    let is_deterministic = replays.runs > 0 && replays.hits == replays.runs;
+    let is_worth_it = cost(&seen.incident.verdict, &patience) < options.shrink / 4;
+    if is_deterministic && operations <= MAX_SHRUNK && is_worth_it {
         let stop = &job.campaign.stop;
         let shrink = Shrink { target: start, shows: &shown, patience, time: options.shrink, stop };
         shrunk = shrink.shrink(&recording.program())?.map(|shrunk| shrunk.instructions);
@@ -81,8 +78,8 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
         operation_in_flight: in_flight.clone().map(|(index, text)| report::InFlight { index, text }),
         operations,
         shrunk_operations: shrunk.as_ref().map(|shrunk| shrunk.len() as u64),
-        runs: replays,
-        hits,
+        runs: replays.runs,
+        hits: replays.hits,
         times: 1,
         journal: String::new(),
         stderr: seen.death.as_ref().map_or_else(String::new, |death| death.stderr.clone()),

@@ -33,6 +33,8 @@ use crate::verdicts::Seen;
 
 /// How often the end of a machine is replayed.
 const REPLAYS: u64 = 3;
+/// How long that may take.
+const REPLAY_TIME: Duration = Duration::from_secs(20);
 /// How long it may be shrunk.
 const SHRINK: Duration = Duration::from_secs(10);
 
@@ -193,9 +195,10 @@ impl Workload {
             Seen::of(execution, &self.map).is_like(&journal.verdict, &journal.signature)
         };
         let replays = if interrupt.is_asked() { 0 } else { REPLAYS };
-        let (hits, _) = replay(&recording, replays, &start, &patience, &shows).map_err(of_library)?;
+        let replays =
+            replay(&recording, replays, REPLAY_TIME, &start, &patience, &shows).map_err(of_library)?;
         let mut shrunk = None;
-        if hits == REPLAYS {
+        if replays.runs > 0 && replays.hits == replays.runs {
             let shrink =
                 Shrink { target: &start, shows: &shows, patience, time: SHRINK, stop: interrupt.flag() };
             shrunk =
@@ -210,8 +213,8 @@ impl Workload {
                 .map(|InFlight { index, text }| report::InFlight { index: *index, text: text.clone() }),
             operations: journal.operations.count(),
             shrunk_operations: shrunk.as_ref().map(|shrunk| shrunk.len() as u64),
-            runs: replays,
-            hits,
+            runs: replays.runs,
+            hits: replays.hits,
             times: 1,
             journal: String::new(),
             stderr: execution.death.as_ref().map_or_else(String::new, |death| death.stderr.clone()),

@@ -36,9 +36,9 @@ pub(super) fn run(path: &Path, open: OpenArgs, json: bool, out: &Path, force: bo
     let scrubbed = with_progress("copying", &image, |view| qed::scrub::scrub_to(view, file.as_file()))?;
     if let Some(existing) = &existing {
         file.as_file().set_permissions(existing.metadata.permissions()).map_err(failed)?;
+        // A name that outlives a power failure and bytes that do not would be neither the old file nor the new one.
+        file.as_file().sync_all().map_err(failed)?;
     }
-    // A name that outlives a power failure and bytes that do not would be half a copy.
-    file.as_file().sync_all().map_err(failed)?;
     persist(file, &target, existing).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => {
             let what = "another file was put there meanwhile, and is left as it is";
