@@ -6,7 +6,7 @@ mod finding;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::engine::{Execution, Incident, Patience, execute};
@@ -120,6 +120,7 @@ pub type Observe<'a> = &'a (dyn Fn(Event<'_>) -> Option<String> + Sync);
 #[derive(Debug)]
 pub struct Campaign {
     options: Options,
+    begun: OnceLock<Instant>,
     stop: AtomicBool,
     next_episode: AtomicU64,
     operations: AtomicU64,
@@ -158,6 +159,7 @@ impl Campaign {
             pending: Vec::new(),
         };
         Self {
+            begun: OnceLock::new(),
             stop: AtomicBool::new(false),
             next_episode: AtomicU64::new(0),
             operations: AtomicU64::new(0),
@@ -196,7 +198,7 @@ impl Campaign {
                 why: "there are no ports and no memory to fuzz".to_owned(),
             });
         }
-        let begun = Instant::now();
+        let begun = *self.begun.get_or_init(Instant::now);
         let results: Vec<Result<()>> = std::thread::scope(|scope| {
             let job = || Job { campaign: self, start, observe, begun }.run();
             let jobs: Vec<_> = (0..self.options.jobs.max(1)).map(|_| scope.spawn(job)).collect();
@@ -206,10 +208,13 @@ impl Campaign {
         for result in results {
             result?;
         }
-        Ok(self.report(begun.elapsed()))
+        Ok(self.report())
     }
 
-    fn report(&self, time: Duration) -> Report {
+    /// What it came to so far. What is being replayed is not among it.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let time = self.begun.get().map_or(Duration::ZERO, Instant::elapsed);
         let known = self.known();
         let operations = self.operations.load(Ordering::Relaxed);
         Report {
@@ -365,15 +370,26 @@ impl Job<'_> {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         let mut instructions = prepared.episode(campaign.options.seed, episode).take(count);
         let mut told = target.progress();
+        // What comes before an episode is none of it.
+        told.done += before.len() as u64;
+        told.resets += before.len() as u64;
+        let mut counted = 0;
         let mut observe = |progress: &crate::target::Progress| {
+            let resets = progress.resets.saturating_sub(told.resets);
             campaign.operations.fetch_add(progress.done.saturating_sub(told.done), Ordering::Relaxed);
-            campaign.resets.fetch_add(progress.resets.saturating_sub(told.resets), Ordering::Relaxed);
-            told = *progress;
+            campaign.resets.fetch_add(resets, Ordering::Relaxed);
+            counted += resets;
+            told.done = told.done.max(progress.done);
+            told.resets = told.resets.max(progress.resets);
             if self.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let result = execute(target, before, &mut instructions, &campaign.options.patience, &mut observe);
         // What was done since it was last told.
         let _ = observe(&target.progress());
+        // With those that brought it back.
+        if let Ok(execution) = &result {
+            campaign.resets.fetch_sub(counted.saturating_sub(execution.resets), Ordering::Relaxed);
+        }
         result
     }
 

@@ -129,6 +129,14 @@ impl Journal {
         }
     }
 
+    /// Sets [`resets`](Self::resets) from how many operations had been begun at each reset, as a
+    /// [`Target`](crate::target::Target::reset_points) has it. What came before the first operation counts as after it.
+    pub fn set_reset_points(&mut self, points: &[u64]) {
+        let operations = self.operations.count();
+        let indices = points.iter().map(|point| point.saturating_sub(1));
+        self.resets = indices.take_while(|&index| index < operations).collect();
+    }
+
     /// The JSON that [`load`](Self::load) reads, with a line's end behind it.
     #[must_use]
     pub fn to_json(&self) -> String {

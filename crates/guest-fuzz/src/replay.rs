@@ -67,6 +67,22 @@ impl Recording {
         }
     }
 
+    /// The same as one program: with the resets between episodes.
+    #[must_use]
+    pub fn program(&self) -> Vec<Instruction> {
+        let Source::Episodes { parts, .. } = &self.source else { return self.instructions().collect() };
+        let mut program = Vec::new();
+        let mut instructions = self.instructions();
+        for (number, part) in parts.iter().enumerate() {
+            if number > 0 {
+                program.push(Instruction::Reset);
+            }
+            program
+                .extend(instructions.by_ref().take(usize::try_from(part.operations).unwrap_or(usize::MAX)));
+        }
+        program
+    }
+
     /// Has `target`, which is started, execute it, to its end or the machine's. Numbers count from its first instruction.
     ///
     /// # Errors

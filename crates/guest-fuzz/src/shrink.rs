@@ -1,5 +1,6 @@
 //! [`shrink`]: from a program that shows something to the shortest one that still does.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::engine::{Execution, Patience, execute};
@@ -17,6 +18,8 @@ pub struct Shrink<'a> {
     pub patience: Patience,
     /// When to stop, with the shortest program that there is by then.
     pub time: Duration,
+    /// The same, where somebody else says when.
+    pub stop: &'a AtomicBool,
 }
 
 /// A program that was made shorter.
@@ -44,7 +47,7 @@ impl Shrink<'_> {
         let mut runs = 0;
         for always_fresh in [false, true] {
             let shrunk = self.with_machines(always_fresh, |machines| {
-                let mut search = Search { machines, deadline, program: program.to_vec() };
+                let mut search = Search { machines, deadline, stop: self.stop, program: program.to_vec() };
                 if !search.machines.show(program)? {
                     return Ok((None, search.machines.runs));
                 }
@@ -96,14 +99,19 @@ impl Shrink<'_> {
 struct Search<'a, 'b> {
     machines: &'a mut Machines<'b>,
     deadline: Instant,
+    stop: &'a AtomicBool,
     program: Vec<Instruction>,
 }
 
 impl Search<'_, '_> {
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline || self.stop.load(Ordering::Relaxed)
+    }
+
     /// The shortest end of the program that shows it, by doubling.
     fn cut_front(&mut self) -> Result<()> {
         let mut length = 1;
-        while length < self.program.len() && Instant::now() < self.deadline {
+        while length < self.program.len() && !self.is_over() {
             let end = self.program.get(self.program.len() - length..).unwrap_or(&[]).to_vec();
             if self.machines.show(&end)? {
                 self.program = end;
@@ -119,7 +127,7 @@ impl Search<'_, '_> {
         let mut size = self.program.len().div_ceil(2);
         while size > 0 && self.program.len() > 1 {
             let changed = self.leave_out_chunks(size)?;
-            if Instant::now() >= self.deadline {
+            if self.is_over() {
                 return Ok(false);
             }
             // Having left out one instruction can make another needless.
@@ -133,7 +141,7 @@ impl Search<'_, '_> {
     fn leave_out_chunks(&mut self, size: usize) -> Result<bool> {
         let mut changed = false;
         let mut end = self.program.len();
-        while end > 0 && Instant::now() < self.deadline {
+        while end > 0 && !self.is_over() {
             let start = end.saturating_sub(size);
             let (head, tail) = (self.program.get(..start), self.program.get(end..));
             let shorter = [head.unwrap_or(&[]), tail.unwrap_or(&[])].concat();

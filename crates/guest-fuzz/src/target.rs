@@ -26,6 +26,8 @@ pub struct Identity {
     pub transport: String,
     /// The command line that starts it, exactly; empty where nothing is started.
     pub command: Vec<String>,
+    /// Of that, what the user asked for; the rest was added by the target.
+    pub arguments: Vec<String>,
     /// The version that the VMM gives of itself.
     pub version: String,
 }

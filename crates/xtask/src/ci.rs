@@ -59,7 +59,7 @@ fn clippy() -> Result<(), Failure> {
 }
 
 fn clippy_bare() -> Result<(), Failure> {
-    for library in ["vdisk-format", "tool-support"] {
+    for library in ["vdisk-format", "tool-support", "guest-fuzz"] {
         Run::cargo(["clippy", "-p", library, "--no-default-features", "--", "-D", "warnings"]).status()?;
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! `demo`: the story of this project on real images.
 
+mod iofuzz;
 mod qcow2;
 mod qed;
 
@@ -17,10 +18,11 @@ struct Stage<'a> {
     disk: &'a str,
 }
 
-/// Tells both stories, and fails where one does not come true.
+/// Tells all stories, and fails where one does not come true.
 pub(crate) fn demo() -> Result<(), Failure> {
     qcow2::story()?;
-    qed::story()
+    qed::story()?;
+    iofuzz::story()
 }
 
 impl Stage<'_> {

@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::run::Run;
 
 /// The crates that have a binary for users: each has an example `dist`.
-pub(crate) const TOOLS: [&str; 2] = ["qcow2-tool", "qed-tool"];
+pub(crate) const TOOLS: [&str; 3] = ["qcow2-tool", "qed-tool", "iofuzz"];
 
 /// The top of the checkout.
 pub(crate) fn root() -> PathBuf {
@@ -29,10 +29,12 @@ pub(crate) fn target() -> PathBuf {
     root().join("target")
 }
 
-/// Builds a program, `qcow2` or `qed`, and says where it is.
+/// Builds a program, `qcow2`, `qed` or `iofuzz`, and says where it is.
 pub(crate) fn build_tool(name: &str) -> Result<PathBuf, Failure> {
-    let package = format!("{name}-tool");
-    Run::cargo(["build", "-p", &package]).status()?;
+    let is_package = |tool: &&str| *tool == name || tool.strip_suffix("-tool") == Some(name);
+    let package = TOOLS.into_iter().find(is_package);
+    let package = package.ok_or_else(|| Failure::new(format!("there is no program {name}")))?;
+    Run::cargo(["build", "-p", package]).status()?;
     let program = cargo_target().join("debug").join(format!("{name}{}", env::consts::EXE_SUFFIX));
     if program.is_file() {
         Ok(program)

@@ -1,6 +1,7 @@
 //! From what was seen once to a finding: replays on fresh machines, and the shortest program.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{Job, Seen, refined};
 use crate::engine::{Execution, Patience};
@@ -18,6 +19,9 @@ use crate::verdict::Verdict;
 /// A longer program is not shrunk: it would not be done in time.
 const MAX_SHRUNK: u64 = 4 << 20;
 
+/// What takes longer to see is not replayed when the campaign's time is over.
+const MAX_OVERTIME: Duration = Duration::from_secs(4);
+
 /// Whether an execution shows `signature`.
 pub(super) fn shows(execution: &Execution, wanted: &str, map: &RegionMap) -> bool {
     let of = |incident| {
@@ -32,15 +36,20 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
     let options = &job.campaign.options;
     let shown = |execution: &Execution| shows(execution, &seen.signature, &seen.map);
     let patience = patience_for(&seen.incident.verdict, options.patience);
+    let wanted = match seen.incident.verdict {
+        Verdict::Crash { .. } => options.replays,
+        // Each takes as long as it takes to be sure: too long where it should have ended already.
+        ref slow if job.is_over() && cost(slow, &patience) > MAX_OVERTIME => 0,
+        _ => options.replays.min(2),
+    };
     let recording =
         |parts: &[Part]| Recording::of_episodes(seen.prepared.clone(), options.seed, parts.to_vec());
     // The last episode alone is the better reproducer; the machine's whole life is the surer one.
     let last = seen.parts.get(seen.parts.len().saturating_sub(1)..).unwrap_or(&[]);
     let mut parts = last;
     let start = job.start;
-    let replayed = |parts: &[Part]| {
-        replay(&recording(parts), options.replays, options.replay_time, start, &patience, &shown)
-    };
+    let replayed =
+        |parts: &[Part]| replay(&recording(parts), wanted, options.replay_time, start, &patience, &shown);
     let mut replays = replayed(parts)?;
     if replays.hits == 0 && seen.parts.len() > 1 {
         parts = &seen.parts;
@@ -49,11 +58,16 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
     let recording = recording(parts);
     let operations: u64 = parts.iter().map(|part| part.operations).sum();
     let mut shrunk = None;
-    let is_deterministic = replays.hits == replays.runs;
-    if is_deterministic && operations <= MAX_SHRUNK && !options.shrink.is_zero() {
-        let program = with_resets(&recording, parts);
-        let shrink = Shrink { target: start, shows: &shown, patience, time: options.shrink };
-        shrunk = shrink.shrink(&program)?.map(|shrunk| shrunk.instructions);
+    if replays.hits > 0
+        && replays.hits == replays.runs
+        && operations <= MAX_SHRUNK
+        && cost(&seen.incident.verdict, &patience) < options.shrink / 4
+    {
+        let stop = &job.campaign.stop;
+        let shrink = Shrink { target: start, shows: &shown, patience, time: options.shrink, stop };
+        shrunk = shrink.shrink(&recording.program())?.map(|shrunk| shrunk.instructions);
+        // It may have been too long to get anywhere.
+        shrunk = shrunk.filter(|shrunk| operations == 1 || (shrunk.len() as u64) < operations);
     }
     let index = seen.incident.index.and(operations.checked_sub(1));
     let text = seen.incident.instruction.as_ref().map(ToString::to_string);
@@ -76,19 +90,22 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
         stderr: seen.death.as_ref().map_or_else(String::new, |death| death.stderr.clone()),
     };
     let alone = parts.len() < seen.parts.len();
-    let journal = Journal {
+    let mut journal = Journal {
         schema: SCHEMA,
         target: seen.target.clone(),
         source: Some(source(options.generator, options.seed)),
         regions: seen.map.clone(),
         operations: Operations::Episodes(parts.to_vec()),
-        // The points of a machine's life are not those of its last episode alone.
-        resets: if alone { Vec::new() } else { seen.resets.clone() },
+        resets: Vec::new(),
         in_flight: in_flight.map(|(index, text)| InFlight { index, text }),
         verdict: finding.verdict.clone(),
         signal,
         signature: seen.signature.clone(),
     };
+    // The points of a machine's life are not those of its last episode alone.
+    if !alone {
+        journal.set_reset_points(&seen.resets);
+    }
     Ok((finding, journal, shrunk))
 }
 
@@ -96,18 +113,14 @@ fn source(generator: Generator, seed: u64) -> Source {
     Source { generator: generator.to_string(), parameters: BTreeMap::new(), seed }
 }
 
-/// The instructions of a recording as one program: with the resets between its parts.
-fn with_resets(recording: &Recording, parts: &[Part]) -> Vec<Instruction> {
-    let mut program = Vec::new();
-    let mut instructions = recording.instructions();
-    for (number, part) in parts.iter().enumerate() {
-        if number > 0 {
-            program.push(Instruction::Reset);
-        }
-        let count = usize::try_from(part.operations).unwrap_or(usize::MAX);
-        program.extend(instructions.by_ref().take(count));
+/// How long it takes to see it.
+fn cost(verdict: &Verdict, patience: &Patience) -> Duration {
+    match verdict {
+        Verdict::GuestHang => patience.hang,
+        Verdict::VmmStall(time) => *time,
+        Verdict::VmmDeadlock => patience.deadlock,
+        _ => Duration::ZERO,
     }
-    program
 }
 
 /// What is deadly is seen at once. What does not end is waited for: not longer than needed.

@@ -11,6 +11,7 @@ fn full() -> Journal {
         target: Identity {
             transport: "micro".into(),
             command: vec!["qemu-system-x86_64".into(), "-device".into(), "pc-testdev".into()],
+            arguments: vec!["-device".into(), "pc-testdev".into()],
             version: "10.0.2".into(),
         },
         source: Some(Source {
@@ -68,7 +69,7 @@ fn round_trip() {
 fn the_json_is_this() {
     let json = r#"{
         "schema": 1,
-        "target": { "transport": "qtest", "command": ["qemu"], "version": "7.2" },
+        "target": { "transport": "qtest", "command": ["qemu"], "arguments": [], "version": "7.2" },
         "source": { "generator": "classic", "parameters": { "fuzz-count": 10 }, "seed": 7 },
         "regions": {
             "regions": [{ "space": "port", "first": 96, "last": 96, "name": "keyboard" }],

@@ -264,6 +264,7 @@ impl Target for MicroGuest {
         let arguments = self.arguments(&memory, &firmware);
         let mut qemu = Qemu::spawn(&self.command, &arguments, vec![memory, firmware])?;
         self.identity.command = qemu.command().to_vec();
+        self.identity.arguments = self.command.words();
         self.identity.version = qemu.qmp().version().to_owned();
         self.qemu = Some(qemu);
         self.wait_for_boot(1, BOOT).map_err(|error| Error::Start {

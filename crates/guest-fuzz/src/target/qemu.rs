@@ -32,6 +32,12 @@ impl QemuCommand {
         Self { program: program.into(), arguments: arguments.into_iter().map(Into::into).collect() }
     }
 
+    /// The arguments, as text.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        self.arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+
     /// Whether one of `options`, such as `-m`, is among the arguments.
     #[must_use]
     pub fn has(&self, options: &[&str]) -> bool {

@@ -302,6 +302,7 @@ impl Target for Qtest {
         let arguments = self.arguments(&theirs, &firmware);
         let mut qemu = Qemu::spawn(&self.command, &arguments, vec![theirs.into(), firmware])?;
         self.identity.command = qemu.command().to_vec();
+        self.identity.arguments = self.command.words();
         self.identity.version = qemu.qmp().version().to_owned();
         // A running machine may have told of itself already.
         drop(qemu.qmp().events());

@@ -254,7 +254,7 @@ impl Sim {
 impl Target for Sim {
     fn identity(&self) -> Identity {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        Identity { transport: "sim".to_owned(), command: Vec::new(), version }
+        Identity { transport: "sim".to_owned(), version, ..Identity::default() }
     }
 
     fn start(&mut self) -> Result<()> {

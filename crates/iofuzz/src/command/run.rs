@@ -1,0 +1,186 @@
+//! `run`: a campaign, until its time is over or somebody ends it.
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use guest_fuzz::campaign::{Campaign, Event, Options};
+use guest_fuzz::report::{Finding, Report};
+use tool_support::{Failure, Outcome};
+
+use super::{print, random_seed, status};
+use crate::args::RunArgs;
+use crate::failure::of_library;
+use crate::folder::Folder;
+use crate::interrupt::{GRACE, Interrupt};
+use crate::machine::{self, Machine};
+use crate::screen::{PERIOD, Screen, counted, short};
+
+/// How long a run takes where nothing is said.
+const TIME: Duration = Duration::from_secs(60);
+/// What is left alone where nothing is said.
+const SKIP: &str = "power,slow";
+
+pub(super) fn run(args: &RunArgs) -> Outcome<ExitCode> {
+    let interrupt = Interrupt::listen()?;
+    let machine = Machine::of(&args.machine)?;
+    let mut map = machine.explored()?;
+    machine::select(&mut map, &args.places, SKIP)?;
+    let prologue = machine::prologue(&map)?;
+    let options = Options {
+        generator: args.generator,
+        jobs: usize::try_from(args.jobs).unwrap_or(usize::MAX),
+        part: args.shard.part,
+        of: args.shard.of,
+        time: args.time.or(if args.ops.is_none() { Some(TIME) } else { None }),
+        operations: args.ops,
+        patience: machine.patience,
+        ..Options::new(map, args.seed.unwrap_or_else(random_seed))
+    };
+    let seed = options.seed;
+    let folder = Folder::new(args.output.out.as_deref())?;
+    let screen = Screen::new();
+    screen.say(&format!("seed {seed}, results in {}", folder.path().display()));
+    let campaign = Campaign::new(options);
+    let watch = Watch {
+        campaign: &campaign,
+        folder: &folder,
+        screen: &screen,
+        ended: AtomicBool::new(false),
+        fault: Mutex::new(None),
+        json: args.output.json,
+    };
+    let report = thread::scope(|scope| {
+        scope.spawn(|| watch.until_the_end(&interrupt));
+        let start = || machine.start(&prologue);
+        let report = campaign.run(&start, &|event| watch.observe(&event));
+        watch.ended.store(true, Ordering::SeqCst);
+        report
+    });
+    screen.clear();
+    let report = report.map_err(of_library)?;
+    watch.end(&report)
+}
+
+/// What looks at a campaign while it runs.
+struct Watch<'a> {
+    campaign: &'a Campaign,
+    folder: &'a Folder,
+    screen: &'a Screen,
+    ended: AtomicBool,
+    /// Why a finding could not be kept.
+    fault: Mutex<Option<Failure>>,
+    json: bool,
+}
+
+impl Watch<'_> {
+    /// Shows how far it is, and ends it when somebody asks for that: it itself if it can, else from here.
+    fn until_the_end(&self, interrupt: &Interrupt) {
+        let begun = Instant::now();
+        let mut asked: Option<Instant> = None;
+        let (mut then, mut before) = (begun, 0);
+        while !self.ended.load(Ordering::SeqCst) {
+            let now = self.campaign.status();
+            if then.elapsed() >= PERIOD {
+                let recent = now.operations.saturating_sub(before) as f64 / then.elapsed().as_secs_f64();
+                (then, before) = (Instant::now(), now.operations);
+                self.screen.show(&now, begun.elapsed(), recent);
+            }
+            if interrupt.is_asked() {
+                self.campaign.stop();
+                if asked.get_or_insert_with(Instant::now).elapsed() >= GRACE {
+                    self.end_now();
+                }
+            }
+            // Short, for this is also how long the end is waited for.
+            thread::sleep(PERIOD / 20);
+        }
+    }
+
+    /// Ends this process; the system ends the machines.
+    fn end_now(&self) {
+        // From here on, the campaign's own end comes too late.
+        if self.ended.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.screen.clear();
+        let report = self.campaign.report();
+        let failed = self.end(&report).is_err();
+        let found = !report.findings.is_empty();
+        std::process::exit(if failed { crate::failure::COULD_NOT_RUN.into() } else { found.into() });
+    }
+
+    /// Keeps a finding, and returns its journal.
+    fn observe(&self, event: &Event<'_>) -> Option<String> {
+        match event {
+            Event::Finding { finding, journal, shrunk, confirmed } => {
+                let kept = self.folder.keep(finding, journal, *shrunk, *confirmed);
+                self.screen.say(&told(finding, *confirmed));
+                match kept {
+                    Ok(journal) => return Some(journal.display().to_string()),
+                    Err(failure) => {
+                        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+                        self.campaign.stop();
+                    }
+                }
+            }
+            Event::Note(text) => self.screen.say(text),
+            _ => {}
+        }
+        None
+    }
+
+    /// Writes the report, and says what came of it.
+    fn end(&self, report: &Report) -> Outcome<ExitCode> {
+        self.folder.report(report)?;
+        print(self.json, report, || summary(report))?;
+        match self.fault.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(failure) => Err(failure),
+            None => Ok(status(!report.findings.is_empty())),
+        }
+    }
+}
+
+/// A finding, in a few lines.
+pub(super) fn told(finding: &Finding, confirmed: bool) -> String {
+    let doubt = if confirmed { "" } else { " (not confirmed)" };
+    let mut text = format!("{}{doubt}: {}", finding.verdict, finding.signature);
+    if let Some(in_flight) = &finding.operation_in_flight {
+        text.push_str(&format!("\n  in flight: {}, operation {}", in_flight.text, in_flight.index));
+    }
+    text.push_str(&format!("\n  shown by {} of {}", finding.hits, counted(finding.runs, "replay")));
+    if let Some(shrunk) = finding.shrunk_operations.filter(|&shrunk| shrunk < finding.operations) {
+        text.push_str(&format!(", shrunk from {} to {shrunk}", counted(finding.operations, "operation")));
+    }
+    text
+}
+
+/// What a run came to: the verdict first, and what to do next.
+pub(super) fn summary(report: &Report) -> String {
+    let mut text = match report.findings.len() {
+        0 => "nothing found".to_owned(),
+        count => counted(count as u64, "finding"),
+    };
+    text.push_str(&format!(
+        ": {} operations in {:.1} s, {}/s, {}, {}, seed {}\n",
+        report.operations,
+        report.seconds,
+        short(report.operations_per_second),
+        counted(report.resets, "reset"),
+        counted(report.machines, "machine"),
+        report.seed
+    ));
+    if !report.unconfirmed.is_empty() {
+        text.push_str(&format!(
+            "{} that no replay showed\n",
+            counted(report.unconfirmed.len() as u64, "incident")
+        ));
+    }
+    for finding in &report.findings {
+        text.push_str(&format!("  iofuzz replay {}\n", crate::folder::quoted(&finding.journal)));
+    }
+    text
+}

@@ -1,0 +1,229 @@
+//! From options to machines: which one, how it is started, and where it can be reached. The one place that knows all
+//! transports.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use guest_fuzz::engine::Patience;
+use guest_fuzz::enumerate::file::PortSelection;
+use guest_fuzz::enumerate::pci::{TargetConfigSpace, Windows, scan};
+use guest_fuzz::enumerate::{mtree, region_map};
+use guest_fuzz::instruction::Instruction;
+use guest_fuzz::journal::{Journal, Replayable};
+use guest_fuzz::region::RegionMap;
+use guest_fuzz::skip::SkipList;
+use guest_fuzz::target::Target;
+use guest_fuzz::target::micro_guest::MicroGuest;
+use guest_fuzz::target::qemu::{self, QemuCommand};
+use guest_fuzz::target::qtest::{Qtest, QtestOptions};
+use guest_fuzz::target::sim::{Sim, SimOptions};
+use guest_fuzz::{Error, Result};
+use tool_support::status::note;
+use tool_support::{Failure, Outcome};
+
+use crate::args::{MachineArgs, PlaceArgs, Transport};
+use crate::failure::{could_not_run, of_library, of_option};
+use crate::folder::quoted;
+use crate::qemu_arguments;
+
+/// How long a machine that does nothing yet may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A machine that can be started as often as wanted.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    kind: Kind,
+    /// How long what may take.
+    pub(crate) patience: Patience,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Micro(QemuCommand),
+    Qtest(QemuCommand),
+    /// With the number of the next start: some faults are not there at each.
+    Sim(Arc<AtomicU64>),
+}
+
+impl Machine {
+    /// The machine that the options describe; the one in this process where they describe none and there is no QEMU.
+    pub(crate) fn of(args: &MachineArgs) -> Outcome<Self> {
+        Self::choose(args, args.transport, || qemu_arguments::of(args))
+    }
+
+    /// The machine for what is to be executed again: that of the options or, where they describe none, a journal's own.
+    pub(crate) fn of_file(args: &MachineArgs, file: &Replayable) -> Outcome<Self> {
+        let Replayable::Journal(journal) = file else {
+            let machine = Self::of(args)?;
+            if !names_a_machine(args) && matches!(machine.kind, Kind::Micro(_) | Kind::Qtest(_)) {
+                note("a list of operations names no machine: this is QEMU's pc; name another one behind --");
+            }
+            return Ok(machine);
+        };
+        let transport = args.transport.or_else(|| transport_of(journal));
+        if names_a_machine(args) || journal.target.arguments.is_empty() {
+            return Self::choose(args, transport, || qemu_arguments::of(args));
+        }
+        let arguments = &journal.target.arguments;
+        if let Some(culprit) = qemu_arguments::first_that_reaches_out(arguments) {
+            let words: Vec<String> = arguments.iter().map(|word| quoted(word)).collect();
+            return Err(could_not_run(format!(
+                "the journal's machine has {culprit}, which may reach files, programs or networks of this computer; \
+                 if that is what you want, name the machine yourself: -- {}",
+                words.join(" ")
+            )));
+        }
+        Self::choose(args, transport, || arguments.iter().map(Into::into).collect())
+    }
+
+    fn choose(
+        args: &MachineArgs,
+        transport: Option<Transport>,
+        arguments: impl FnOnce() -> Vec<std::ffi::OsString>,
+    ) -> Outcome<Self> {
+        let program = args.qemu.clone().or_else(qemu::find);
+        let transport = match (transport, &program) {
+            (Some(transport), _) => transport,
+            (None, Some(_)) => Transport::Micro,
+            (None, None) if names_a_machine(args) => return Err(no_qemu()),
+            (None, None) => {
+                note(
+                    "no QEMU on PATH: this is a machine with planted faults in this process (--transport sim)",
+                );
+                Transport::Sim
+            }
+        };
+        let command =
+            |program: Option<PathBuf>| program.map(|program| QemuCommand::new(program, arguments()));
+        let kind = match transport {
+            Transport::Micro => Kind::Micro(command(program).ok_or_else(no_qemu)?),
+            Transport::Qtest => Kind::Qtest(command(program).ok_or_else(no_qemu)?),
+            Transport::Sim => Kind::Sim(Arc::default()),
+            other => return Err(not_yet(other)),
+        };
+        Ok(Self { patience: patience(args, &kind), kind })
+    }
+
+    /// Starts one. `prologue` is executed first, and after each reset.
+    pub(crate) fn start(&self, prologue: &[Instruction]) -> Result<Box<dyn Target>> {
+        match &self.kind {
+            Kind::Micro(command) => {
+                let mut guest = MicroGuest::new(command.clone())?;
+                guest.set_prologue(prologue);
+                guest.start()?;
+                Ok(Box::new(guest))
+            }
+            Kind::Qtest(command) => {
+                let mut qtest = Qtest::new(command.clone(), QtestOptions::default());
+                qtest.set_prologue(prologue);
+                qtest.start()?;
+                Ok(Box::new(qtest))
+            }
+            Kind::Sim(starts) => {
+                let seed = starts.fetch_add(1, Ordering::Relaxed);
+                let mut sim = Sim::new(SimOptions { seed, ..SimOptions::default() });
+                sim.set_prologue(prologue);
+                sim.start()?;
+                Ok(Box::new(sim))
+            }
+        }
+    }
+
+    /// Where it can be reached, all of it; what brings a fresh one into that state is the map's prologue.
+    pub(crate) fn explore(&self) -> Result<RegionMap> {
+        match &self.kind {
+            Kind::Micro(command) => {
+                let mut guest = MicroGuest::new(command.clone())?;
+                guest.start()?;
+                guest.survey(&SkipList::default())
+            }
+            Kind::Qtest(command) => {
+                let mut qtest = Qtest::new(command.clone(), QtestOptions::default());
+                qtest.start()?;
+                let before = tree(&mut qtest)?;
+                let windows = Windows::new(before.ports.into_iter().chain(before.memory).collect());
+                let scan = scan(&mut TargetConfigSpace::new(&mut qtest, ANSWER), &windows)?;
+                // Again, for now the devices' registers have addresses, and names.
+                Ok(region_map(tree(&mut qtest)?, &scan, &SkipList::default()))
+            }
+            Kind::Sim(_) => {
+                let mut map = Sim::regions();
+                let mut sim = self.start(&[])?;
+                let windows = Windows::new(map.regions.clone());
+                let scan = scan(&mut TargetConfigSpace::new(sim.as_mut(), ANSWER), &windows)?;
+                map.prologue = scan.prologue_text();
+                map.regions.extend(scan.functions.iter().flat_map(|function| function.bars.iter().cloned()));
+                map.pci = scan.functions;
+                Ok(map)
+            }
+        }
+    }
+}
+
+fn tree(qtest: &mut Qtest) -> Result<mtree::MemoryTree> {
+    let qemu = qtest.qemu().ok_or(Error::Dead)?;
+    mtree::parse(&qemu.qmp().human("info mtree -f", ANSWER)?)
+}
+
+/// A map with what is wanted in it: `places`, and without `--skip` what `skip` says, unless ports are asked for by name.
+pub(crate) fn select(map: &mut RegionMap, places: &PlaceArgs, skip: &str) -> Outcome {
+    if let Some(ports) = &places.ports {
+        PortSelection::parse(ports).and_then(|ports| ports.apply(map)).map_err(of_option)?;
+    }
+    let default = if places.ports.is_some() { "none" } else { skip };
+    let skip = places.skip.as_deref().unwrap_or(default);
+    SkipList::parse(skip).map_err(of_option)?.apply(map);
+    Ok(())
+}
+
+/// The prologue of a map, as instructions.
+pub(crate) fn prologue(map: &RegionMap) -> Outcome<Vec<Instruction>> {
+    let parse = |line: &String| line.parse::<Instruction>();
+    let parsed: std::result::Result<_, _> = map.prologue.iter().map(parse).collect();
+    parsed.map_err(|error| could_not_run(format!("the map's prologue: {error}")))
+}
+
+impl Machine {
+    /// [`explore`](Self::explore), for a command.
+    pub(crate) fn explored(&self) -> Outcome<RegionMap> {
+        self.explore().map_err(of_library)
+    }
+}
+
+fn names_a_machine(args: &MachineArgs) -> bool {
+    args.machine.is_some() || !args.devices.is_empty() || !args.arguments.is_empty()
+}
+
+fn patience(args: &MachineArgs, kind: &Kind) -> Patience {
+    let usual = match kind {
+        // Nothing but its faults makes it slow.
+        Kind::Sim(_) => Patience {
+            hang: Duration::from_millis(300),
+            stall: Duration::from_millis(100),
+            deadlock: Duration::from_secs(1),
+            ..Patience::default()
+        },
+        Kind::Micro(_) | Kind::Qtest(_) => Patience::default(),
+    };
+    Patience {
+        hang: args.hang.unwrap_or(usual.hang),
+        stall: args.stall.unwrap_or(usual.stall),
+        deadlock: args.deadlock.unwrap_or(usual.deadlock),
+        ..usual
+    }
+}
+
+fn transport_of(journal: &Journal) -> Option<Transport> {
+    use clap::ValueEnum;
+    Transport::from_str(&journal.target.transport, false).ok()
+}
+
+fn no_qemu() -> Failure {
+    could_not_run("there is no QEMU on PATH; --qemu names one, and --transport sim needs none")
+}
+
+fn not_yet(transport: Transport) -> Failure {
+    could_not_run(format!("--transport {transport:?}: this transport is not built in"))
+}
