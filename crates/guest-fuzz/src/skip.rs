@@ -42,6 +42,7 @@ impl SkipList {
     ///
     /// - `power`: what resets, suspends or ends a machine in an orderly way;
     /// - `reset`: of that, what resets it;
+    /// - `slow`: what keeps a VMM busy for seconds because it was told to;
     /// - `none`: nothing.
     ///
     /// # Errors
@@ -51,8 +52,9 @@ impl SkipList {
         for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
             match (item, port_range("--skip", item)?) {
                 ("none", _) => {}
-                ("power", _) => rules.extend(set("power", |_| true)),
-                ("reset", _) => rules.extend(set("reset", |member| member.resets)),
+                ("power", _) => rules.extend(set("power", &POWER, |_| true)),
+                ("slow", _) => rules.extend(set("slow", &SLOW, |_| true)),
+                ("reset", _) => rules.extend(set("reset", &POWER, |member| member.resets)),
                 (_, Some((first, last))) => {
                     rules.push(Rule { what: What::Ports(first, last), reason: item.to_owned() });
                 }
@@ -145,6 +147,9 @@ const POWER: [Member; 23] = [
     ends(Place::Named("ACPI PM2_CNT_BLK"), "ACPI power management: stops arbitration between bus masters"),
 ];
 
+/// What keeps a VMM busy.
+const SLOW: [Member; 1] = [ends(Place::Named("fwcfg.dma"), "one write can ask for 4 GiB to be copied")];
+
 const fn resets(what: Place, why: &'static str) -> Member {
     Member { what, resets: true, why }
 }
@@ -153,8 +158,12 @@ const fn ends(what: Place, why: &'static str) -> Member {
     Member { what, resets: false, why }
 }
 
-fn set(name: &str, wanted: impl Fn(&Member) -> bool) -> impl Iterator<Item = Rule> {
-    POWER.iter().filter(move |member| wanted(member)).map(move |member| Rule {
+fn set(
+    name: &str,
+    members: &'static [Member],
+    wanted: impl Fn(&Member) -> bool,
+) -> impl Iterator<Item = Rule> {
+    members.iter().filter(move |member| wanted(member)).map(move |member| Rule {
         what: match member.what {
             Place::Ports(first, last) => What::Ports(first, last),
             Place::Named(pattern) => What::Named(Pattern::new(pattern)),

@@ -36,9 +36,12 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
     let options = &job.campaign.options;
     let shown = |execution: &Execution| shows(execution, &seen.signature, &seen.map);
     let patience = patience_for(&seen.incident.verdict, options.patience);
-    // Those that take long are not begun when it should have ended already.
-    let is_late = job.is_over() && cost(&seen.incident.verdict, &patience) > MAX_OVERTIME;
-    let times = if is_late { 0 } else { options.replays };
+    let wanted = match seen.incident.verdict {
+        Verdict::Crash { .. } => options.replays,
+        // Each takes as long as it takes to be sure: too long where it should have ended already.
+        ref slow if job.is_over() && cost(slow, &patience) > MAX_OVERTIME => 0,
+        _ => options.replays.min(2),
+    };
     let recording =
         |parts: &[Part]| Recording::of_episodes(seen.prepared.clone(), options.seed, parts.to_vec());
     // The last episode alone is the better reproducer; the machine's whole life is the surer one.
@@ -46,7 +49,7 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
     let mut parts = last;
     let start = job.start;
     let replayed =
-        |parts: &[Part]| replay(&recording(parts), times, options.replay_time, start, &patience, &shown);
+        |parts: &[Part]| replay(&recording(parts), wanted, options.replay_time, start, &patience, &shown);
     let mut replays = replayed(parts)?;
     if replays.hits == 0 && seen.parts.len() > 1 {
         parts = &seen.parts;
@@ -55,9 +58,11 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
     let recording = recording(parts);
     let operations: u64 = parts.iter().map(|part| part.operations).sum();
     let mut shrunk = None;
-    let is_deterministic = replays.runs > 0 && replays.hits == replays.runs;
-    let is_worth_it = cost(&seen.incident.verdict, &patience) < options.shrink / 4;
-    if is_deterministic && operations <= MAX_SHRUNK && is_worth_it {
+    if replays.hits > 0
+        && replays.hits == replays.runs
+        && operations <= MAX_SHRUNK
+        && cost(&seen.incident.verdict, &patience) < options.shrink / 4
+    {
         let stop = &job.campaign.stop;
         let shrink = Shrink { target: start, shows: &shown, patience, time: options.shrink, stop };
         shrunk = shrink.shrink(&recording.program())?.map(|shrunk| shrunk.instructions);

@@ -26,7 +26,7 @@ use crate::verdicts::Seen;
 /// How long a run takes where nothing is said.
 const TIME: Duration = Duration::from_secs(60);
 /// What is left alone where nothing is said.
-const SKIP: &str = "power";
+const SKIP: &str = "power,slow";
 
 pub(super) fn run(args: &RunArgs) -> Outcome<ExitCode> {
     let interrupt = Interrupt::listen()?;

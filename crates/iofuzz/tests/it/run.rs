@@ -117,7 +117,8 @@ fn shards_of_one_seed_differ_and_are_named() {
 #[test]
 fn what_qtest_finds_is_a_finding_if_a_processor_shows_it_too() {
     let place = Place::new();
-    let args = ["run", "--transport", "qtest", "--ops", "70000", "--json", "--ports"];
+    let args =
+        ["run", "--transport", "qtest", "--generator", "classic", "--ops", "70000", "--json", "--ports"];
     let report: Report =
         document(&place.run_on(&TESTDEV, &[&args[..], &["pc-testdev-irq-line"]].concat()).expect(1));
     assert_eq!((report.target.transport.as_str(), report.findings[0].signature.as_str()), ("qtest", ABORT));
