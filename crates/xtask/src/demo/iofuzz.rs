@@ -21,7 +21,7 @@ pub(super) fn story() -> Result<(), Failure> {
     let (machine, [place, _]) = if qemu { (&MACHINE[..], PLACES) } else { (&[][..], [PLACES[1], ""]) };
     let stage = |command| Stage { dir: scratch.path(), name: "iofuzz", program: &program, disk: command };
 
-    say("Three seconds of random port I/O, in millions of operations");
+    say("Three seconds of random port I/O");
     let run = ["--time", "3", "--seed", "1", "--ports", place, "--out", "found"];
     stage("run").ends_with(1, &[&run[..], machine].concat())?;
     let findings = fs::read_dir(scratch.path().join("found")).map_err(Failure::at(scratch.path()))?;
