@@ -5,17 +5,20 @@
 //! `*iofuzz1`, then `i`, `p` or `n`: the way it found, or none; then `s` (stream), `r` (ring) or `x` (it ends).
 //!
 //! - **Stream.** Reads a line, executes it, writes a line. What is a terminal is made raw and left as it was. A symbol is
-//!   six bits, as the character 0x30 + bits; numbers have their highest bits first. A line is its sequence symbol, its
-//!   operations, and a check of three symbols: the upper 18 bits of FNV-1a over the characters before them. An operation
+//!   six bits, as the character 0x30 + bits; numbers have their highest bits first. A line is `#`, which
+//!   makes it a comment should a shell read it, its sequence symbol, its operations, and a check of three symbols: the
+//!   upper 18 bits of FNV-1a over the characters between. An operation
 //!   is one symbol (bits 0-3 kind, bits 4-5 port: 0 the same, 1 the next one, 2 three symbols follow) and its value. The
 //!   answer is `+`, the same sequence symbol, the values read, a check, the line's end. A line with the sequence symbol
 //!   of the one before is not executed: the answer is repeated. A line whose check is wrong is answered by `-`. A
 //!   Ctrl-C or the input's end ends it.
-//! - **Ring.** SHARED is the memory of a PCI device that the host sees, too. Its layout is that of the constants below;
-//!   a slot is a port (16 bits), a kind, a spare byte, and a value (32 bits), which a read replaces.
+//! - **Ring.** SHARED is the memory of a PCI device that the host sees, too. `target::session::layout`
+//!   is what is where.
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
+
+use crate::ring_layout::{DONE, HEARTBEAT, LENGTH, MAGIC, QUIT, SLOTS, SLOTS_AT, STARTED, STATE, SUBMITTED};
 
 /// Where the code is.
 const TEXT: u64 = 0x40_0000;
@@ -37,18 +40,6 @@ const IS_TERMINAL: u64 = DATA + 0xd0;
 const INPUT: u64 = DATA + 0x1000;
 const INPUT_SIZE: u64 = 64 << 10;
 const ANSWER: u64 = INPUT + INPUT_SIZE + 0x1000;
-
-/// The ring, as `target::session::ring` has it.
-const MAGIC: u64 = u64::from_le_bytes(*b"iofuzz\x01\0");
-const STATE: i32 = 8;
-const QUIT: i32 = 12;
-const SUBMITTED: i32 = 0x40;
-const STARTED: i32 = 0x80;
-const DONE: i32 = 0xc0;
-const HEARTBEAT: i32 = 0x100;
-const SLOTS_AT: i32 = 0x1_0000;
-const SLOTS: u32 = 8192;
-const RING_BYTES: u64 = 128 << 10;
 
 /// How many symbols the value of an operation has, by its kind.
 const VALUE_SYMBOLS: [u8; 16] = [0, 0, 0, 0, 2, 3, 6, 6, 6, 0, 0, 0, 0, 0, 0, 0];
@@ -232,7 +223,7 @@ impl Helper {
         self.a.js(ring_bad)?;
         self.a.mov(r8d, eax)?;
         self.a.xor(edi, edi)?;
-        self.a.mov(esi, RING_BYTES as u32)?;
+        self.a.mov(esi, LENGTH as u32)?;
         self.a.mov(edx, 3)?; // PROT_READ | PROT_WRITE
         self.a.mov(r10d, 1)?; // MAP_SHARED
         self.a.xor(r9d, r9d)?;
@@ -248,21 +239,21 @@ impl Helper {
         self.a.xor(ebx, ebx)?;
         self.a.xor(ebp, ebp)?;
         self.a.lea(eax, dword_ptr(r13 + 1))?;
-        self.a.mov(dword_ptr(r12 + STATE), eax)?;
+        self.a.mov(dword_ptr(r12 + STATE as i32), eax)?;
 
         self.a.set_label(&mut next)?;
         self.a.cmp(rbx, rbp)?;
         self.a.jne(perform)?;
         self.a.xor(r15d, r15d)?;
         self.a.set_label(&mut refill)?;
-        self.a.inc(qword_ptr(r12 + HEARTBEAT))?;
-        self.a.cmp(dword_ptr(r12 + QUIT), 0)?;
+        self.a.inc(qword_ptr(r12 + HEARTBEAT as i32))?;
+        self.a.cmp(dword_ptr(r12 + QUIT as i32), 0)?;
         self.a.jne(leave)?;
-        self.a.mov(rbp, qword_ptr(r12 + SUBMITTED))?;
+        self.a.mov(rbp, qword_ptr(r12 + SUBMITTED as i32))?;
         self.a.cmp(rbp, rbx)?;
         self.a.je(idle)?;
         // The host writes it with a system call, which need not write all eight bytes at once.
-        self.a.cmp(rbp, qword_ptr(r12 + SUBMITTED))?;
+        self.a.cmp(rbp, qword_ptr(r12 + SUBMITTED as i32))?;
         self.a.jne(refill)?;
         self.a.mov(rax, rbp)?;
         self.a.sub(rax, rbx)?;
@@ -270,12 +261,12 @@ impl Helper {
         self.a.ja(leave)?;
         self.a.set_label(&mut perform)?;
         self.a.mov(eax, ebx)?;
-        self.a.and(eax, SLOTS - 1)?;
-        self.a.lea(rdi, qword_ptr(r12 + rax * 8 + SLOTS_AT))?;
+        self.a.and(eax, SLOTS as u32 - 1)?;
+        self.a.lea(rdi, qword_ptr(r12 + rax * 8 + SLOTS_AT as i32))?;
         self.a.inc(rbx)?;
-        self.a.mov(qword_ptr(r12 + STARTED), rbx)?;
+        self.a.mov(qword_ptr(r12 + STARTED as i32), rbx)?;
         self.a.call(execute)?;
-        self.a.mov(qword_ptr(r12 + DONE), rbx)?;
+        self.a.mov(qword_ptr(r12 + DONE as i32), rbx)?;
         self.a.jmp(next)?;
 
         self.a.set_label(&mut idle)?;
@@ -381,7 +372,9 @@ impl Helper {
 
         self.a.set_label(&mut complete)?;
         self.a.lea(rbp, qword_ptr(rbx - 3))?;
-        self.a.mov(ebx, INPUT as u32)?;
+        self.a.cmp(byte_ptr(INPUT), i32::from(b'#'))?;
+        self.a.jne(bad)?;
+        self.a.mov(ebx, (INPUT + 1) as u32)?;
         self.a.cmp(rbp, rbx)?;
         self.a.jbe(bad)?;
         self.a.mov(rsi, rbx)?;

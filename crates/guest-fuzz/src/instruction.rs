@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// How many bytes a port access moves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PortWidth {
     /// One byte: `b`.
     Byte,
@@ -35,7 +35,7 @@ impl PortWidth {
 }
 
 /// How many bytes a memory access moves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Width {
     /// One byte: `b`.
     Byte,

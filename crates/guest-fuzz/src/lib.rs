@@ -3,11 +3,14 @@
 //!
 //! The way is one: a [`region::RegionMap`] and a seed → instructions → a [`target::Target`] → a [`verdict::Verdict`].
 
+pub mod engine;
 pub mod error;
 pub mod generate;
 pub mod instruction;
 pub mod random;
 pub mod region;
+pub mod shrink;
+pub mod signature;
 pub mod target;
 pub mod verdict;
 

@@ -78,13 +78,12 @@ pub struct RegionMap {
 }
 
 impl RegionMap {
-    /// The name of the region that `instruction` touches: the narrowest that has the address.
+    /// The region that has `address`; the narrowest, where several have.
     #[must_use]
-    pub fn name_of(&self, space: Space, address: u64) -> Option<&str> {
+    pub fn narrowest(&self, space: Space, address: u64) -> Option<&Region> {
         let here =
             |region: &&Region| region.space == space && (region.first..=region.last).contains(&address);
-        let narrowest = self.regions.iter().filter(here).min_by_key(|region| region.last - region.first);
-        narrowest.map(|region| region.name.as_str())
+        self.regions.iter().filter(here).min_by_key(|region| region.last - region.first)
     }
 
     /// What `instruction` touches: ports or memory, and the first address. `None` where it touches neither.

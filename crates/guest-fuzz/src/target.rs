@@ -1,11 +1,15 @@
 //! [`Target`]: who executes instructions.
 
 #[cfg(all(feature = "qemu", target_os = "linux"))]
+pub mod micro_guest;
+#[cfg(all(feature = "qemu", target_os = "linux"))]
 mod process;
 #[cfg(all(feature = "qemu", target_os = "linux"))]
 pub mod qemu;
 #[cfg(all(feature = "qemu", target_os = "linux"))]
 pub mod qmp;
+#[cfg(all(feature = "qemu", target_os = "linux"))]
+pub mod session;
 
 use std::time::Duration;
 
@@ -78,7 +82,8 @@ pub trait Target: Send {
     /// How far it has come. Never waits.
     fn progress(&mut self) -> Progress;
 
-    /// Waits until something was done or `patience` is over: how far it has come.
+    /// Waits until an instruction ended, the machine was reset, there is nothing to do or `patience` is over: how far it
+    /// has come.
     fn wait(&mut self, patience: Duration) -> Progress;
 
     /// What the machine is like. Waits for answers, `patience` at most.
@@ -90,6 +95,9 @@ pub trait Target: Send {
     /// # Errors
     /// Where that failed: the next way is to [`start`](Target::start) anew.
     fn recover(&mut self, how: Recovery, patience: Duration) -> Result<()>;
+
+    /// Where the machine was reset, and not yet fetched, in order: how many instructions were begun before that.
+    fn reset_points(&mut self) -> Vec<u64>;
 
     /// From now on, keeps what is read for [`values`](Target::values), or does not. It does not, at first.
     fn keep_values(&mut self, keep: bool);

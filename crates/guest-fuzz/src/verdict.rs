@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::instruction::Instruction;
+
 /// How a process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Death {
@@ -22,6 +24,8 @@ pub enum Condition {
     Responsive,
     /// The VMM answers and says that the guest runs; the guest does nothing.
     GuestSilent,
+    /// The guest does nothing because its own program was overwritten, by a device that it told to: an artefact.
+    Overwritten,
     /// The VMM answers and says that the guest does not run.
     Halted(Halt),
     /// The process lives, and the VMM does not answer.
@@ -99,6 +103,18 @@ impl Verdict {
         }
     }
 
+    /// What the end of a process means. `last` is the instruction that was in flight.
+    #[must_use]
+    pub fn of_death(death: &Death, last: Option<&Instruction>) -> Self {
+        match (death.signal, death.code) {
+            (None, Some(0)) => Self::Exit,
+            (None, Some(code)) if last.is_some_and(|last| debug_exit(last) == Some(code)) => {
+                Self::DebugExit(code)
+            }
+            (signal, code) => Self::Crash { signal, code },
+        }
+    }
+
     /// Whether it is a fault of the machine, and not what a guest may do to itself.
     #[must_use]
     pub fn is_finding(&self) -> bool {
@@ -106,8 +122,33 @@ impl Verdict {
     }
 }
 
+/// The status with which a debug-exit device ends its VMM, if `instruction` is a write to one.
+fn debug_exit(instruction: &Instruction) -> Option<i32> {
+    match instruction {
+        Instruction::Out { value, .. } => Some(((value << 1 | 1) & 0xff) as i32),
+        _ => None,
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instruction::PortWidth;
+
+    #[test]
+    fn a_status_is_a_debug_exit_if_the_write_says_so() {
+        let death = |code, signal| Death { code, signal, stderr: String::new() };
+        let write = Instruction::Out { port: 0x501, width: PortWidth::Byte, value: 0x31 };
+        let of = |death, last| Verdict::of_death(&death, last);
+        assert_eq!(of(death(Some(0x63), None), Some(&write)), Verdict::DebugExit(0x63));
+        assert_eq!(of(death(Some(1), None), Some(&write)), Verdict::Crash { signal: None, code: Some(1) });
+        assert_eq!(of(death(Some(0), None), Some(&write)), Verdict::Exit);
+        assert!(of(death(None, Some(11)), Some(&write)).is_finding());
     }
 }

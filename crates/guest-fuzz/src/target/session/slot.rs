@@ -38,6 +38,17 @@ impl Kind {
         }
     }
 
+    /// Whether it is one of the things that can be done.
+    pub(crate) fn fits(self, can: Abilities) -> bool {
+        match self {
+            Self::Nothing | Self::InByte | Self::OutByte => true,
+            Self::InWord | Self::InLong | Self::OutWord | Self::OutLong => can.words,
+            Self::Delay => can.time && can.words,
+            Self::Sleep => can.time,
+            Self::Reset => can.reset,
+        }
+    }
+
     /// Whether a value is read.
     pub(crate) fn reads(self) -> bool {
         matches!(self, Self::InByte | Self::InWord | Self::InLong)
@@ -128,7 +139,10 @@ mod tests {
         let (first, second) = (first.unwrap(), second.unwrap());
         assert_eq!((first.kind, first.port, first.value), (Kind::OutLong, 0xcf8, 0x8000_0b04));
         assert_eq!((second.kind, second.port), (Kind::InWord, 0xcfe));
-        assert_eq!((first.first, first.last, second.first, second.last, done), (true, false, false, true, true));
+        assert_eq!(
+            (first.first, first.last, second.first, second.last, done),
+            (true, false, false, true, true)
+        );
     }
 
     #[test]

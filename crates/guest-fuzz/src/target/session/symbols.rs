@@ -4,13 +4,14 @@ use super::slot::{Kind, Slot};
 
 /// The line that has `slots` executed.
 pub(super) fn request(sequence: u8, slots: &[Slot]) -> Vec<u8> {
-    let mut line = vec![symbol(u32::from(sequence))];
+    // A shell that reads this, as the program has ended, takes it for a comment.
+    let mut line = vec![b'#', symbol(u32::from(sequence))];
     let mut previous = 0xffff_u16;
     for slot in slots {
         operation(&mut line, previous, slot);
         previous = slot.port;
     }
-    finish(&mut line, 0);
+    finish(&mut line, 1);
     line
 }
 
@@ -87,9 +88,8 @@ fn finish(line: &mut Vec<u8>, from: usize) {
 
 /// The upper 18 bits of FNV-1a.
 fn check_of(bytes: &[u8]) -> [u8; 3] {
-    let hash = bytes.iter().fold(0x811c_9dc5_u32, |hash, &byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash =
+        bytes.iter().fold(0x811c_9dc5_u32, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     [symbol(hash >> 26), symbol(hash >> 20), symbol(hash >> 14)]
 }
 
@@ -104,20 +104,21 @@ mod tests {
     #[test]
     fn neighbouring_ports_cost_a_symbol() {
         let slots: Vec<Slot> = (0x3f8..0x400).map(|port| slot(Kind::InByte, port, 0)).collect();
-        // Sequence, the first port, seven more, check, the line's end.
-        assert_eq!(request(5, &slots).len(), 1 + 4 + 7 + 3 + 1);
+        // The comment's sign, sequence, the first port, seven more, check, the line's end.
+        assert_eq!(request(5, &slots).len(), 1 + 1 + 4 + 7 + 3 + 1);
         let zeroes = [slot(Kind::OutByte, 0, 0), slot(Kind::OutByte, 1, 0), slot(Kind::OutByte, 1, 0xff)];
-        assert_eq!(&request(0, &zeroes)[..6], b"0II43o");
+        assert_eq!(&request(0, &zeroes)[..7], b"#0II43o");
     }
 
     #[test]
     fn only_printable_characters() {
-        let slots = [slot(Kind::OutLong, 0xffff, u32::MAX), slot(Kind::Delay, 0x80, 77), slot(Kind::InLong, 1, 0)];
+        let slots =
+            [slot(Kind::OutLong, 0xffff, u32::MAX), slot(Kind::Delay, 0x80, 77), slot(Kind::InLong, 1, 0)];
         let line = request(63, &slots);
         let (end, symbols) = line.split_last().unwrap();
         assert_eq!(*end, b'\n');
-        assert!(symbols.iter().all(|byte| (0x30..0x70).contains(byte)), "{line:?}");
-        assert!(line.len() <= 5 + LONGEST * slots.len());
+        assert!(symbols.iter().skip(1).all(|byte| (0x30..0x70).contains(byte)), "{line:?}");
+        assert!(line.len() <= 6 + LONGEST * slots.len());
     }
 
     #[test]

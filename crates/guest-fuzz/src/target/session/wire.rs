@@ -63,6 +63,11 @@ impl Wire {
         self.received.drain(..count.min(self.received.len()));
     }
 
+    /// Forgets all that was received.
+    pub(super) fn clear_received(&mut self) {
+        self.received.clear();
+    }
+
     /// Forgets all that was received, and what was not sent yet.
     pub(super) fn clear(&mut self) {
         self.received.clear();
