@@ -536,7 +536,10 @@ impl Target for Session {
             && let Some(connection) = &mut self.connection
         {
             // The user's own guest: our program ends there, and its shell removes it.
-            connection.wire.receive(Instant::now() + 200 * LOOK);
+            let deadline = Instant::now() + 1000 * LOOK;
+            while Instant::now() < deadline && connection.wire.receive(Instant::now() + 150 * LOOK) {
+                connection.wire.clear_received();
+            }
         }
         (self.machine, self.connection, self.ring, self.boot) = (None, None, None, None);
     }

@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 
 /// How long a terminal may be silent before it is nudged.
 const QUIET: Duration = Duration::from_millis(1500);
+/// How long a guest may think about a name or a password: many wait before they refuse.
+const THINKING: Duration = Duration::from_secs(12);
 /// What guests say to a wrong name or password, in small letters.
 const REFUSALS: [&str; 4] =
     ["login incorrect", "authentication failure", "permission denied", "too many authentication failures"];
@@ -110,6 +112,7 @@ impl Login {
                 self.answer(wire, &password, Stage::PasswordSent);
             }
             (Ask::Command, stage) if stage != Stage::Probed => self.ask_shell(wire),
+            (_, Stage::NameSent | Stage::PasswordSent) if self.last_event.elapsed() < THINKING => {}
             _ if self.last_event.elapsed() > QUIET => self.nudge(wire),
             _ => {}
         }
@@ -130,14 +133,15 @@ impl Login {
         self.answer(wire, &question, Stage::Probed);
     }
 
-    /// A silent terminal: an empty line makes most of them show their prompt.
+    /// A silent terminal: an empty line makes most of them show their prompt. A Ctrl-C ends what an earlier session left
+    /// there: half a login, or our program.
     fn nudge(&mut self, wire: &mut Wire) {
         self.nudges += 1;
-        let may_be_shell = self.credentials.silent_shell || self.nudges % 3 == 0;
-        if may_be_shell {
-            self.ask_shell(wire);
-        } else {
-            self.answer(wire, "", Stage::Waiting);
+        match self.nudges % 3 {
+            _ if self.credentials.silent_shell => self.ask_shell(wire),
+            0 => self.ask_shell(wire),
+            1 => self.answer(wire, "", Stage::Waiting),
+            _ => self.answer(wire, "\x03", Stage::Waiting),
         }
     }
 
