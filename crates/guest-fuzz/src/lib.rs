@@ -7,6 +7,8 @@ pub mod engine;
 pub mod error;
 pub mod generate;
 pub mod instruction;
+#[cfg(all(feature = "qemu", target_os = "linux", target_arch = "x86_64"))]
+mod port_io;
 pub mod random;
 pub mod region;
 pub mod shrink;

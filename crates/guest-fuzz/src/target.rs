@@ -1,6 +1,8 @@
 //! [`Target`]: who executes instructions.
 
 #[cfg(all(feature = "qemu", target_os = "linux"))]
+pub mod dev_port;
+#[cfg(all(feature = "qemu", target_os = "linux"))]
 pub mod micro_guest;
 #[cfg(all(feature = "qemu", target_os = "linux"))]
 mod process;

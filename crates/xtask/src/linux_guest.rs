@@ -65,7 +65,10 @@ fn newest_of(package: &str) -> Result<String, Failure> {
 
 fn dependency(text: &str) -> Option<String> {
     let kernel = |line: &str| {
-        line.trim().strip_prefix("Depends: ").filter(|name| name.starts_with("linux-image-")).map(str::to_owned)
+        line.trim()
+            .strip_prefix("Depends: ")
+            .filter(|name| name.starts_with("linux-image-"))
+            .map(str::to_owned)
     };
     text.lines().find_map(kernel)
 }

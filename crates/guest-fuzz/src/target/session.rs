@@ -188,6 +188,7 @@ impl Session {
 
     /// Goes on with a login until `until`: whether somebody is logged in.
     fn boot_step(&mut self, until: Instant) -> Result<bool> {
+        self.note_resets();
         let Some(boot) = &mut self.boot else { return Ok(true) };
         let connection = self.connection.as_mut().ok_or(Error::Dead)?;
         match boot.login.step(&mut connection.wire, until.min(Instant::now() + 50 * LOOK)) {
@@ -308,8 +309,11 @@ impl Session {
     /// The machine was reset: the guest boots, and somebody must log in again.
     fn guest_was_reset(&mut self) {
         self.take();
-        self.resets += 1;
-        self.reset_points.push(self.done + self.begun());
+        // A firmware that finds itself run already resets the machine once more, on its way up.
+        if self.boot.is_none() {
+            self.resets += 1;
+            self.reset_points.push(self.done + self.begun());
+        }
         self.end_executor();
         if let Some(connection) = &mut self.connection {
             connection.wire.clear();
@@ -379,6 +383,7 @@ impl Session {
 
     fn reset_from_outside(&mut self, patience: Duration) -> Result<()> {
         self.note_resets();
+        self.boot = None;
         let before = self.resets;
         self.machine.as_mut().ok_or(Error::Dead)?.reset(patience)?;
         let begun = Instant::now();

@@ -44,9 +44,15 @@ fn who_is_not_root_is_told() {
     let (user, password) = ("visitor".to_owned(), Some("secret".to_owned()));
     let mut session = Session::new(SessionOptions { user, password, ..options(command) });
     let error = session.start().unwrap_err();
-    assert!(matches!(&error, Error::Unsupported { why, .. } if why.contains("number 1000; only root")), "{error}");
+    assert!(
+        matches!(&error, Error::Unsupported { why, .. } if why.contains("number 1000; only root")),
+        "{error}"
+    );
     let error = session.read_proc_ioports().unwrap_err().to_string();
-    assert!(error.ends_with("every port in it is 0, as it is shown to all but root: log in as root"), "{error}");
+    assert!(
+        error.ends_with("every port in it is 0, as it is shown to all but root: log in as root"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -22,7 +22,16 @@ const SCRATCH: u16 = 0x3ef;
 fn users_machine(folder: &Path) -> Qemu {
     let mut command = machine("vmlinuz", "iofuzz.shell");
     let socket = |name: &str| format!("unix:{},server=on,wait=off", folder.join(name).display());
-    for word in ["-qmp", &socket("qmp"), "-serial", &socket("console"), "-serial", &socket("shell"), "-serial", "null"] {
+    for word in [
+        "-qmp",
+        &socket("qmp"),
+        "-serial",
+        &socket("console"),
+        "-serial",
+        &socket("shell"),
+        "-serial",
+        "null",
+    ] {
         command.arguments.push(word.into());
     }
     Qemu::spawn(&command, &[], Vec::new()).unwrap()
@@ -122,7 +131,8 @@ fn a_kernel_without_dev_port_has_iopl() {
 fn ssh_that_is_refused_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("ssh");
-    fs::write(&program, "#!/bin/sh\necho 'root@guest: Permission denied (publickey).' >&2\nexit 255\n").unwrap();
+    fs::write(&program, "#!/bin/sh\necho 'root@guest: Permission denied (publickey).' >&2\nexit 255\n")
+        .unwrap();
     fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
     let line = Line::Ssh(Ssh { program, ..Ssh::new("root@guest") });
     let mut command = machine("vmlinuz", "");
