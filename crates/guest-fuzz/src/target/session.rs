@@ -4,6 +4,7 @@
 //! machine that we start it takes them from memory that both sides share; elsewhere they go through the terminal, as lines.
 //! Where the program cannot run, the seed's `dd` is left.
 
+mod boot;
 mod executor;
 mod launch;
 pub(crate) mod layout;
@@ -20,9 +21,8 @@ mod wire;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use self::boot::Boot;
 use self::executor::Executor;
-use self::launch::{Plan, launch};
-use self::login::{Credentials, Login};
 use self::machine::{Connection, Machine, Started};
 pub use self::options::{Guest, Line, SessionOptions, Way};
 use self::ring::Ring;
@@ -36,9 +36,6 @@ use crate::verdict::{Condition, Death};
 
 /// How many slots may wait for the guest.
 const PENDING: usize = 16 << 10;
-/// The longest line to our program through a serial port, and through ssh.
-const CONSOLE_LINE: usize = 3000;
-const SSH_LINE: usize = 30_000;
 /// How long one look at what a guest prints takes at most, where others are waiting.
 const LOOK: Duration = Duration::from_millis(1);
 /// How long the prologue may take, and an answer that is always there.
@@ -74,14 +71,6 @@ pub struct Session {
     prologue: Vec<Instruction>,
     identity: Identity,
     death: Option<Death>,
-}
-
-/// A guest on its way to its shell.
-#[derive(Debug)]
-struct Boot {
-    login: Login,
-    deadline: Instant,
-    again: Instant,
 }
 
 impl Session {
@@ -157,101 +146,6 @@ impl Session {
     fn abilities(&self) -> Abilities {
         let dd = self.way == Some(Way::Dd);
         Abilities { words: matches!(self.way, Some(Way::Iopl) | None), time: !dd, reset: true }
-    }
-
-    /// Logs in, in `patience`.
-    fn log_in(&mut self, patience: Duration) -> Result<()> {
-        let deadline = Instant::now() + patience;
-        self.expect_login(deadline);
-        while !self.boot_step(deadline)? {
-            if self.dead() {
-                return Err(Error::Dead);
-            }
-            if Instant::now() >= deadline {
-                let said = self.connection.as_ref().map(|connection| connection.wire.last_words());
-                let why = format!(
-                    "nobody was logged in after {} s; the guest's last words: {}",
-                    patience.as_secs(),
-                    said.filter(|said| !said.is_empty()).unwrap_or_else(|| "none".to_owned())
-                );
-                self.boot = None;
-                return Err(Error::Start { what: "the guest's session".to_owned(), why });
-            }
-        }
-        Ok(())
-    }
-
-    fn expect_login(&mut self, deadline: Instant) {
-        let credentials = Credentials::new(&self.options, matches!(self.options.line, Line::Ssh(_)));
-        self.boot = Some(Boot { login: Login::new(credentials), deadline, again: Instant::now() });
-    }
-
-    /// Goes on with a login until `until`: whether somebody is logged in.
-    fn boot_step(&mut self, until: Instant) -> Result<bool> {
-        self.note_resets();
-        let Some(boot) = &mut self.boot else { return Ok(true) };
-        let connection = self.connection.as_mut().ok_or(Error::Dead)?;
-        match boot.login.step(&mut connection.wire, until.min(Instant::now() + 50 * LOOK)) {
-            Ok(false) => Ok(false),
-            Ok(true) => {
-                self.boot = None;
-                Ok(true)
-            }
-            Err(Error::Dead) => {
-                self.reconnect(until)?;
-                Ok(false)
-            }
-            Err(error) => {
-                self.boot = None;
-                Err(error)
-            }
-        }
-    }
-
-    /// An ssh that ended is started again, until it gets through. A serial port that is gone does not come back.
-    fn reconnect(&mut self, until: Instant) -> Result<()> {
-        let (Some(boot), Some(connection)) = (&mut self.boot, &mut self.connection) else {
-            return Err(Error::Dead);
-        };
-        let Line::Ssh(ssh) = &self.options.line else { return Err(Error::Dead) };
-        let words = connection.wire.last_words();
-        if ssh::is_final(&words) {
-            return Err(Error::Start { what: format!("ssh {}", ssh.target), why: words });
-        }
-        let pause = boot.again.saturating_duration_since(Instant::now());
-        std::thread::sleep(pause.min(until.saturating_duration_since(Instant::now())));
-        boot.again = Instant::now() + Duration::from_secs(1);
-        boot.login = Login::new(Credentials::new(&self.options, true));
-        *connection = Connection::open(&self.options.line)?;
-        Ok(())
-    }
-
-    /// From a shell to somebody who executes, after the prologue.
-    fn launch(&mut self, deadline: Instant) -> Result<()> {
-        let connection = self.connection.as_mut().ok_or(Error::Dead)?;
-        let is_ssh = connection.ssh.is_some();
-        let longest_line = if is_ssh { SSH_LINE } else { CONSOLE_LINE };
-        let plan = Plan { ways: &self.options.ways, ring: self.ring.as_mut(), longest_line };
-        let launched = launch(&mut connection.wire, &mut self.command, plan)?;
-        self.way = Some(launched.way);
-        let mut executor = launched.executor;
-        let can = self.abilities();
-        let mut slots: VecDeque<Slot> =
-            self.prologue.iter().flat_map(|instruction| slots_of(instruction, can).0).flatten().collect();
-        let mut left = slots.len();
-        let deadline = deadline.max(Instant::now() + SOON);
-        let wire = &mut self.connection.as_mut().ok_or(Error::Dead)?.wire;
-        while left > 0 {
-            let taken = executor.submit(wire, slots.iter().copied())?;
-            slots.drain(..taken);
-            executor.pause(wire);
-            left -= executor.fetch(wire)?.len();
-            if Instant::now() >= deadline {
-                return Err(Error::NoAnswer { what: "the prologue in the guest".to_owned() });
-            }
-        }
-        self.executor = Some(executor);
-        Ok(())
     }
 
     /// Takes what was done, and hands over what there is room for. Never waits.
@@ -336,17 +230,6 @@ impl Session {
             self.pending.pop_front();
             self.done += 1;
         }
-    }
-
-    /// Goes on with a boot, if there is one, and has everything executed again at its end.
-    fn go_on_booting(&mut self, until: Instant) -> Result<()> {
-        let Some(deadline) = self.boot.as_ref().map(|boot| boot.deadline) else { return Ok(()) };
-        if self.boot_step(until)? {
-            self.launch(deadline)?;
-        } else if Instant::now() >= deadline {
-            self.boot = None;
-        }
-        Ok(())
     }
 
     /// Whether the guest does something until `until`.

@@ -13,8 +13,9 @@ use crate::error::Result;
 const RESEND: Duration = Duration::from_secs(2);
 /// How often a line is sent again before the guest is taken to be silent.
 const TRIES: u32 = 5;
-/// How many accesses a line of `dd` has: terminals and shells take some 500 characters.
-const DD_SLOTS: usize = 24;
+/// How many accesses a line of `dd` has. Terminals and shells take 500 characters, but an answer is a sign of life, too,
+/// and each access takes up to 50 ms in an emulated guest.
+const DD_SLOTS: usize = 12;
 /// How long the terminal of a guest is looked at in one go, and the shared memory.
 const LOOK: Duration = Duration::from_micros(200);
 

@@ -107,6 +107,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let end = || Stdio::from(OwnedFd::from(theirs.try_clone().unwrap()));
         let mut child = Command::new("sh").stdin(end()).stdout(end()).spawn().unwrap();
+        drop(theirs);
         let mut wire = Wire::new(ours).unwrap();
         test(Shell::new(&mut wire, &mut 0));
         child.kill().unwrap();
