@@ -82,7 +82,7 @@ fn verify(session: &mut Session, count: usize, what: &str) -> f64 {
 #[test]
 fn every_way_to_the_ports_of_a_machine_that_runs() {
     let folder = tempfile::tempdir().unwrap();
-    let _machine = users_machine(folder.path());
+    let mut users = users_machine(folder.path());
     let console = || Line::Socket(folder.path().join("console"));
 
     let mut session = started(attached(folder.path(), console(), Way::Iopl));
@@ -109,6 +109,15 @@ fn every_way_to_the_ports_of_a_machine_that_runs() {
     // The seed's `inb` read port 0, whatever it was asked for.
     run(&mut session, &[outb(SCRATCH, 0x5a)], Duration::from_secs(10));
     assert_eq!(read(&mut session, &[inb(0x80), inb(SCRATCH)])[1], 0x5a);
+
+    // The machine dies: what went in one line is in flight.
+    let done = session.progress().done;
+    session.submit(&[inb(0x80), inb(0x80), inb(0x80)]).unwrap();
+    users.kill();
+    let condition = session.condition(Duration::from_secs(5));
+    assert!(matches!(condition, Condition::Dead(_)), "{condition:?}");
+    let progress = session.progress();
+    assert_eq!((progress.started, progress.done), (done + 3, done));
 }
 
 #[test]
