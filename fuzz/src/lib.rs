@@ -1,4 +1,4 @@
-//! The fuzz targets of `vdisk-format`, as functions: `fuzz_targets/` runs them under libFuzzer, `tests/smoke.rs` on a
+//! The fuzz targets of `vdisk-format` and `guest-fuzz`, as functions: `fuzz_targets/` runs them under libFuzzer, `tests/smoke.rs` on a
 //! stable toolchain, and the program `replay` on one input.
 //!
 //! A target takes any bytes, and panics where the library breaks a promise.
@@ -10,6 +10,8 @@
 //! ```
 
 mod edits;
+mod enumerate;
+mod guest;
 mod header;
 mod healthy;
 mod input;
@@ -22,6 +24,8 @@ pub mod seeds;
 mod structured_header;
 
 pub use edits::edits;
+pub use enumerate::{mtree, proc_ioports, region_file};
+pub use guest::{instruction_binary, instruction_text, journal};
 pub use header::header;
 pub use plan_inverse::plan_inverse;
 pub use plan_text::plan_text;
@@ -32,7 +36,7 @@ pub use structured_header::structured_header;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its program in `fuzz_targets/`.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("header", header),
     ("structured_header", structured_header),
     ("plan_inverse", plan_inverse),
@@ -46,6 +50,12 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("qed_corrupt", qed_corrupt),
     ("qed_edits", qed_edits),
     ("qed_repair", qed_repair),
+    ("instruction_text", instruction_text),
+    ("instruction_binary", instruction_binary),
+    ("journal", journal),
+    ("proc_ioports", proc_ioports),
+    ("mtree", mtree),
+    ("region_file", region_file),
 ];
 
 /// The target called `name`.

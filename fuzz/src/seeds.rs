@@ -2,11 +2,13 @@
 
 use vdisk_format::Plan;
 
+use crate::enumerate;
+use crate::guest;
 use crate::healthy;
 use crate::input::Input;
 use crate::qed;
 
-/// Seeds for the target called `name`: images, texts, or streams of choices, whatever the target reads.
+/// Seeds for the target called `name`: images, texts, programs, or streams of choices, whatever the target reads.
 #[must_use]
 pub fn seeds(name: &str) -> Vec<Vec<u8>> {
     let mut random = Xorshift::new(0x5eed);
@@ -15,6 +17,12 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
         "header" => (0..24).map(|_| healthy::image(&mut Input::new(&choices(8)))).collect(),
         "qed_parse" => (0..24).map(|_| qed_image(&choices(256))).collect(),
         "plan_text" => (0..24).map(|writes| plan_text(&choices(256), writes % 6)).collect(),
+        "instruction_text" | "instruction_binary" | "journal" => {
+            (0..24).map(|index| guest::seed(name, &choices(64 + 32 * index))).collect()
+        }
+        "proc_ioports" | "mtree" | "region_file" => {
+            (0..24).map(|lines| enumerate::texts(name, &choices(1 + lines))).collect()
+        }
         _ => (0..64).map(|index| choices(16 + 16 * index)).collect(),
     }
 }

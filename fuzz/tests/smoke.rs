@@ -138,6 +138,36 @@ fn qed_repair() {
 }
 
 #[test]
+fn instruction_text() {
+    smoke("instruction_text", 5000);
+}
+
+#[test]
+fn instruction_binary() {
+    smoke("instruction_binary", 5000);
+}
+
+#[test]
+fn journal() {
+    smoke("journal", 5000);
+}
+
+#[test]
+fn proc_ioports() {
+    smoke("proc_ioports", 5000);
+}
+
+#[test]
+fn mtree() {
+    smoke("mtree", 5000);
+}
+
+#[test]
+fn region_file() {
+    smoke("region_file", 5000);
+}
+
+#[test]
 fn every_target_is_a_program() {
     let manifest = include_str!("../Cargo.toml");
     for (name, _) in vdisk_fuzz::TARGETS {

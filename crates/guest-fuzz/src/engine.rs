@@ -27,6 +27,8 @@ pub struct Patience {
     pub stall: Duration,
     /// A VMM that did not answer for that long never will.
     pub deadlock: Duration,
+    /// How long a new login may take.
+    pub login: Duration,
     /// How long a machine is watched after the last instruction: timers and threads have their say.
     pub settle: Duration,
 }
@@ -37,6 +39,7 @@ impl Default for Patience {
             hang: Duration::from_secs(3),
             stall: Duration::from_secs(2),
             deadlock: Duration::from_secs(15),
+            login: Duration::from_secs(10),
             settle: Duration::from_millis(20),
         }
     }
@@ -58,9 +61,9 @@ pub struct Incident {
 pub struct Execution {
     /// How many instructions ended.
     pub done: u64,
-    /// How often the machine was reset.
+    /// How often the program reset the machine.
     pub resets: u64,
-    /// Where it was: how many instructions had been begun.
+    /// Where the machine was reset, by the program or to bring it back: how many instructions had been begun.
     pub reset_points: Vec<u64>,
     /// What happened on the way, in order; no more than 1,000.
     pub incidents: Vec<Incident>,
@@ -89,6 +92,25 @@ impl Execution {
             }
         }
         worst
+    }
+}
+
+impl Execution {
+    /// Goes on with `next`, whose numbers follow.
+    pub(crate) fn append(&mut self, next: Self) {
+        let shift = |mut incident: Incident| {
+            incident.index = incident.index.map(|index| index + self.done);
+            incident
+        };
+        let room = MAX_INCIDENTS.saturating_sub(self.incidents.len());
+        self.incidents.extend(next.incidents.into_iter().take(room).map(shift));
+        self.end = next.end.map(shift);
+        self.reset_points.extend(next.reset_points.iter().map(|point| point + self.done));
+        self.done += next.done;
+        self.resets += next.resets;
+        self.overwritten += next.overwritten;
+        self.death = next.death;
+        self.stopped = next.stopped;
     }
 }
 
@@ -123,18 +145,19 @@ pub fn execute(
         offset: 0,
         last_move: Instant::now(),
         recoveries: 0,
+        own_resets: 0,
         execution: Execution::default(),
     };
     run.queue.push_back((start.done, before.to_vec()));
     run.next += before.len() as u64;
     run.go(program, observe)?;
-    let Run { target, mut execution, start, origin, .. } = run;
+    let Run { target, mut execution, start, origin, own_resets, .. } = run;
     let progress = target.progress();
     execution.done = progress.done.saturating_sub(origin);
     execution.resets = progress.resets.saturating_sub(start.resets);
-    // The reset of a program is not one that was asked for before it.
+    // Neither those that were asked for before it nor those that brought it back are the program's.
     let asked = before.iter().filter(|instruction| **instruction == Instruction::Reset).count() as u64;
-    execution.resets = execution.resets.saturating_sub(asked);
+    execution.resets = execution.resets.saturating_sub(asked + own_resets);
     let points = target.reset_points().into_iter().filter(|&point| point > origin || asked == 0);
     execution.reset_points = points.map(|point| point.saturating_sub(origin)).collect();
     Ok(execution)
@@ -154,6 +177,8 @@ struct Run<'a> {
     offset: u64,
     last_move: Instant,
     recoveries: u32,
+    /// Resets that were ours.
+    own_resets: u64,
     execution: Execution,
 }
 
@@ -315,8 +340,13 @@ impl Run<'_> {
         self.recoveries += 1;
         if self.recoveries <= MAX_RECOVERIES {
             for &way in ways {
-                match self.target.recover(way, self.patience.deadlock) {
+                let patience = match way {
+                    Recovery::Login => self.patience.login,
+                    Recovery::Reset => self.patience.deadlock,
+                };
+                match self.target.recover(way, patience) {
                     Ok(()) => {
+                        self.own_resets += u64::from(way == Recovery::Reset);
                         self.last_move = Instant::now();
                         return Ok(false);
                     }

@@ -1,6 +1,13 @@
 //! [`Instruction`]: one thing that a guest does to its machine.
 
+pub mod binary;
+#[cfg(test)]
+pub(crate) mod strategy;
+pub mod text;
+
 use std::fmt;
+
+pub use text::TextError;
 
 /// How many bytes a port access moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,6 +123,15 @@ impl fmt::Display for PciAddress {
 ///
 /// Its text form is that of QEMU's qtest protocol, and more. Values fit their
 /// width: neither form has bytes that no access would move.
+///
+/// ```
+/// use guest_fuzz::Instruction;
+/// use guest_fuzz::instruction::PortWidth;
+/// let instruction: Instruction = "outb 0x2014 0".parse()?;
+/// assert_eq!(instruction, Instruction::Out { port: 0x2014, width: PortWidth::Byte, value: 0 });
+/// assert_eq!(instruction.to_string(), "outb 0x2014 0x0");
+/// # Ok::<(), guest_fuzz::instruction::TextError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Instruction {
@@ -180,7 +196,7 @@ pub enum Instruction {
         /// What is written, at most [`MAX_BLOCK`] bytes.
         bytes: Box<[u8]>,
     },
-    /// `fillb ADDRESS LENGTH PATTERN` (also `memset`): fills memory with a pattern, the lowest byte first.
+    /// `fillw ADDRESS LENGTH PATTERN` (`memset` for one of a byte): fills memory with a pattern, the lowest byte first.
     Fill {
         /// Guest physical address.
         address: u64,

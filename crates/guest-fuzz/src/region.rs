@@ -26,6 +26,41 @@ pub struct Region {
     pub name: String,
 }
 
+impl Region {
+    /// A region; `None` where it ends before it begins, or where a port is above 65,535.
+    ///
+    /// ```
+    /// use guest_fuzz::region::{Region, Space};
+    /// assert!(Region::new(Space::Port, 0x3f8, 0x3ff, "serial").is_some());
+    /// assert!(Region::new(Space::Port, 0x3ff, 0x3f8, "serial").is_none());
+    /// assert!(Region::new(Space::Port, 0xfff8, 0x1_0000, "serial").is_none());
+    /// ```
+    #[must_use]
+    pub fn new(space: Space, first: u64, last: u64, name: impl Into<String>) -> Option<Self> {
+        let inside = space == Space::Memory || last <= u64::from(u16::MAX);
+        (first <= last && inside).then(|| Self { space, first, last, name: name.into() })
+    }
+
+    /// Whether one of the ports or bytes from `first` to `last` is in it.
+    #[must_use]
+    pub fn meets(&self, space: Space, first: u64, last: u64) -> bool {
+        self.space == space && self.first <= last && first <= self.last
+    }
+
+    /// The part of it from `first` to `last`; `None` where there is none.
+    #[must_use]
+    pub fn part(&self, first: u64, last: u64) -> Option<Self> {
+        Self::new(self.space, self.first.max(first), self.last.min(last), self.name.as_str())
+    }
+
+    /// What is left of it without `first` to `last`: before it, and behind it.
+    pub(crate) fn without(self, first: u64, last: u64) -> impl Iterator<Item = Self> {
+        let before = first.checked_sub(1).and_then(|end| self.part(0, end));
+        let behind = last.checked_add(1).and_then(|start| self.part(start, u64::MAX));
+        before.into_iter().chain(behind)
+    }
+}
+
 /// A region that is left alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
@@ -78,6 +113,20 @@ pub struct RegionMap {
 }
 
 impl RegionMap {
+    /// The map of `regions`, in their order, with nothing skipped.
+    #[must_use]
+    pub fn from_regions(regions: Vec<Region>) -> Self {
+        Self { regions, ..Self::default() }
+    }
+
+    /// What is left alone and yet would be touched by an access to `length` ports or bytes from `first` on. An access
+    /// may reach farther than the region in which it begins.
+    #[must_use]
+    pub fn skipped_by(&self, space: Space, first: u64, length: u64) -> Option<&Skipped> {
+        let last = first.saturating_add(length.saturating_sub(1));
+        self.skipped.iter().find(|skipped| skipped.region.meets(space, first, last))
+    }
+
     /// The region that has `address`; the narrowest, where several have.
     #[must_use]
     pub fn narrowest(&self, space: Space, address: u64) -> Option<&Region> {

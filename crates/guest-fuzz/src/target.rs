@@ -11,7 +11,10 @@ pub mod qemu;
 #[cfg(all(feature = "qemu", target_os = "linux"))]
 pub mod qmp;
 #[cfg(all(feature = "qemu", target_os = "linux"))]
+pub mod qtest;
+#[cfg(all(feature = "qemu", target_os = "linux"))]
 pub mod session;
+pub mod sim;
 
 use std::time::Duration;
 

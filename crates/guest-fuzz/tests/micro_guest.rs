@@ -6,6 +6,8 @@
 use std::time::{Duration, Instant};
 
 use guest_fuzz::instruction::{Instruction, PciAddress, PortWidth, Width};
+use guest_fuzz::region::Space;
+use guest_fuzz::skip::SkipList;
 use guest_fuzz::target::micro_guest::MicroGuest;
 use guest_fuzz::target::qemu::QemuCommand;
 use guest_fuzz::target::{Progress, Recovery, Target};
@@ -263,4 +265,23 @@ fn killed_at_random_it_says_what_it_was_doing() {
         assert!(progress.started - progress.done <= 1, "{progress:?}");
         target.start().unwrap();
     }
+}
+
+#[test]
+fn a_survey_finds_what_is_there_and_the_prologue_brings_it_back() {
+    let arguments = ["-M", "pc", "-nodefaults", "-device", "rtl8139", "-device", "pc-testdev"];
+    let mut target = machine(&arguments);
+    let map = target.survey(&SkipList::parse("power").unwrap()).unwrap();
+    let bar =
+        map.regions.iter().find(|region| region.space == Space::Port && region.name == "rtl8139").unwrap();
+    assert!(bar.first >= 0xc000 && bar.last - bar.first == 0xff, "{bar:?}");
+    assert!(map.regions.iter().any(|region| region.space == Space::Memory && region.name == "rtl8139"));
+    assert!(map.skipped.iter().any(|skipped| skipped.region.first == 0xcf9), "{:?}", map.skipped);
+    let read = inb(bar.first as u16 + 0x58);
+    let prologue: Vec<Instruction> = map.prologue.iter().map(|text| text.parse().unwrap()).collect();
+    let before = values(&mut target, std::slice::from_ref(&read));
+    assert_ne!(before, [0xff], "nothing answers there");
+    target.set_prologue(&prologue);
+    target.start().unwrap();
+    assert_eq!(values(&mut target, &[read.clone(), Instruction::Reset, read]), [before[0], before[0]]);
 }

@@ -7,6 +7,7 @@
 mod layout;
 mod shared;
 mod slot;
+mod survey;
 
 use std::collections::VecDeque;
 use std::ffi::OsString;

@@ -1,0 +1,121 @@
+//! Every end and every incident, on the simulated machine: what the engine says of it, and that it goes on behind it.
+
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use guest_fuzz::engine::{Execution, Patience, execute};
+use guest_fuzz::instruction::{Instruction, PortWidth};
+use guest_fuzz::shrink::Shrink;
+use guest_fuzz::target::Target;
+use guest_fuzz::target::sim::{Plant, Sim, SimOptions};
+use guest_fuzz::verdict::Verdict;
+
+const STALL: Duration = Duration::from_millis(300);
+
+fn options() -> SimOptions {
+    SimOptions { stall: STALL, flaky_one_in: 1, has_login: true, ..SimOptions::default() }
+}
+
+fn patience() -> Patience {
+    Patience {
+        hang: Duration::from_millis(150),
+        stall: Duration::from_millis(100),
+        deadlock: Duration::from_millis(900),
+        login: Duration::from_millis(50),
+        settle: Duration::from_millis(5),
+    }
+}
+
+/// Reads and writes of a harmless port.
+fn harmless(count: usize) -> Vec<Instruction> {
+    let out = |value| Instruction::Out { port: 0x80, width: PortWidth::Byte, value };
+    (0..count).map(|number| out(number as u32 & 0xff)).collect()
+}
+
+fn run(target: &mut Sim, before: &[Instruction], program: &[Instruction]) -> Execution {
+    let observe = &mut |_: &_| ControlFlow::Continue(());
+    execute(target, before, &mut program.iter().cloned(), &patience(), observe).unwrap()
+}
+
+fn fresh() -> Sim {
+    let mut sim = Sim::new(options());
+    sim.start().unwrap();
+    sim
+}
+
+#[test]
+fn each_plant_is_what_it_is() {
+    for plant in Plant::ALL {
+        let trigger = plant.trigger();
+        let program = [harmless(5000), trigger.clone(), harmless(3000)].concat();
+        let at = 5000 + trigger.len() as u64 - 1;
+        let execution = run(&mut fresh(), &[], &program);
+        let worst = execution.worst();
+        let Some(expected) = plant.verdict(STALL) else {
+            assert_eq!((worst.verdict, execution.overwritten), (Verdict::Completed, 1), "{plant:?}");
+            continue;
+        };
+        match (&expected, &worst.verdict) {
+            (Verdict::VmmStall(_), Verdict::VmmStall(found)) => assert!(*found >= STALL / 2, "{found:?}"),
+            (expected, found) => assert_eq!(expected, found, "{plant:?}"),
+        }
+        if expected != Verdict::GuestReset {
+            assert_eq!(worst.index, Some(at), "{plant:?}");
+            assert_eq!(worst.instruction.as_ref(), trigger.last(), "{plant:?}");
+        }
+        if execution.end.is_none() {
+            assert_eq!(execution.done, program.len() as u64, "{plant:?}: it does not go on");
+        } else {
+            assert_eq!(execution.done, at, "{plant:?}");
+        }
+    }
+}
+
+#[test]
+fn numbers_count_from_the_program_and_a_reset_before_it_is_none_of_its() {
+    let mut sim = fresh();
+    let first = run(&mut sim, &[], &harmless(10));
+    assert_eq!((first.done, first.resets), (10, 0));
+    let program = [harmless(7), Plant::Reset.trigger(), harmless(2), Plant::Abort.trigger()].concat();
+    let second = run(&mut sim, &[Instruction::Reset], &program);
+    assert_eq!((second.done, second.resets, second.worst().index), (10, 1, Some(10)));
+    assert_eq!(second.reset_points, [8]);
+}
+
+#[test]
+fn an_observer_stops_it() {
+    let mut count = 0;
+    let mut program = std::iter::repeat_with(|| harmless(1).remove(0));
+    let observe = &mut |_: &_| {
+        count += 1;
+        if count < 5 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    let execution = execute(&mut fresh(), &[], &mut program, &patience(), observe).unwrap();
+    assert!(execution.stopped && execution.end.is_none());
+}
+
+#[test]
+fn a_program_is_shrunk_to_its_trigger() {
+    for plant in [Plant::Abort, Plant::Sequence, Plant::IndexData, Plant::AfterReset, Plant::Hang] {
+        let mut program = harmless(6000);
+        // The trigger is spread over the program.
+        let trigger = plant.trigger();
+        for (number, instruction) in trigger.iter().enumerate() {
+            program.insert(500 + number * 1200, instruction.clone());
+        }
+        let start = || -> guest_fuzz::Result<Box<dyn Target>> { Ok(Box::new(fresh())) };
+        let wanted = plant.verdict(STALL).unwrap();
+        let shows = |execution: &Execution| execution.worst().verdict == wanted;
+        let time = Duration::from_secs(30);
+        let shrink = Shrink { target: &start, shows: &shows, patience: patience(), time };
+        let begun = Instant::now();
+        let shrunk = shrink.shrink(&program).unwrap().unwrap();
+        assert_eq!(shrunk.instructions, trigger, "{plant:?}");
+        assert!(shrunk.is_minimal && begun.elapsed() < time);
+        // Bisection takes tens of runs, not thousands.
+        assert!(shrunk.runs < 300, "{plant:?}: {} runs", shrunk.runs);
+        assert!(shrink.shrink(&harmless(100)).unwrap().is_none());
+    }
+}
