@@ -15,6 +15,8 @@ pub mod instruction;
 #[cfg(feature = "serde")]
 pub mod journal;
 mod pattern;
+#[cfg(all(feature = "qemu", target_os = "linux", target_arch = "x86_64"))]
+mod port_io;
 pub mod program;
 pub mod random;
 pub mod region;

@@ -1,6 +1,8 @@
 //! [`Target`]: who executes instructions.
 
 #[cfg(all(feature = "qemu", target_os = "linux"))]
+pub mod dev_port;
+#[cfg(all(feature = "qemu", target_os = "linux"))]
 pub mod micro_guest;
 #[cfg(all(feature = "qemu", target_os = "linux"))]
 mod process;
@@ -10,6 +12,8 @@ pub mod qemu;
 pub mod qmp;
 #[cfg(all(feature = "qemu", target_os = "linux"))]
 pub mod qtest;
+#[cfg(all(feature = "qemu", target_os = "linux"))]
+pub mod session;
 pub mod sim;
 
 use std::time::Duration;

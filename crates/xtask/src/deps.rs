@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::apt::Apt;
 use crate::failure::Failure;
+use crate::linux_guest;
 use crate::qemu_source;
 use crate::run::Run;
 use crate::workspace;
@@ -26,7 +27,7 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// The two packages that must come from one suite.
 const QEMU_PACKAGES: [&str; 2] = ["qemu-system-x86", "qemu-utils"];
 
-/// Installs what is missing and fetches QEMU's test sources.
+/// Installs what is missing and fetches QEMU's test sources and a Linux guest.
 pub(crate) fn deps() -> Result<(), Failure> {
     let packages = missing_packages(|program| workspace::find_program(program).is_some(), versions_differ);
     if !packages.is_empty() {
@@ -37,6 +38,8 @@ pub(crate) fn deps() -> Result<(), Failure> {
     let version = qemu_version("qemu-img")?;
     let sources = qemu_source::ensure(&version)?;
     println!("deps: QEMU {version}, its test sources in {}", shown(&sources));
+    let guest = linux_guest::ensure()?;
+    println!("deps: a Linux guest in {}", shown(&guest));
     Ok(())
 }
 

@@ -19,6 +19,7 @@ mod failure;
 mod fuzz;
 mod iotests;
 mod lexer;
+mod linux_guest;
 mod qemu_source;
 mod readme;
 mod run;
