@@ -300,6 +300,9 @@ impl Target for Session {
             drop(machine.qmp().events());
         }
         self.identity = machine.identity();
+        if let Guest::Start(command) = &self.options.guest {
+            self.identity.arguments = command.words();
+        }
         (self.machine, self.connection, self.ring) = (Some(machine), Some(connection), ring);
         let boot_timeout = self.options.boot_timeout;
         let started = self.log_in(boot_timeout).and_then(|()| self.launch(Instant::now() + boot_timeout));

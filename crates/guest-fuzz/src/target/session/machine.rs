@@ -110,7 +110,12 @@ impl Machine {
             Self::Own(qemu) => qemu.command().to_vec(),
             Self::Attached(_) => Vec::new(),
         };
-        Identity { transport: "session".to_owned(), command, version: self.qmp().version().to_owned() }
+        Identity {
+            transport: "session".to_owned(),
+            command,
+            arguments: Vec::new(),
+            version: self.qmp().version().to_owned(),
+        }
     }
 }
 
