@@ -15,6 +15,12 @@ const CHUNK: usize = 2048;
 const CHUNKS: usize = 64;
 /// How long a target may do nothing before it is asked how it is.
 const QUIET: Duration = Duration::from_millis(20);
+/// How many instructions are in flight at first, at least and at most; between, as many as take [`AHEAD`].
+const WINDOW: (u64, u64, u64) = (4096, 64, 1 << 17);
+/// How much work a target has ahead of it: so much longer does a program take than it may.
+const AHEAD: Duration = Duration::from_millis(20);
+/// How often a machine's speed is measured.
+const MEASURE: Duration = Duration::from_millis(5);
 /// How often in a row a machine is brought back before that counts as a hang: programs that do nothing but stop it.
 const MAX_RECOVERIES: u32 = 10_000;
 
@@ -29,6 +35,9 @@ pub struct Patience {
     pub deadlock: Duration,
     /// How long a new login may take.
     pub login: Duration,
+    /// How long a program may take. Then no more of it is handed over, and what was is executed; without an end where it
+    /// is `None`.
+    pub program: Option<Duration>,
     /// How long a machine is watched after the last instruction: timers and threads have their say.
     pub settle: Duration,
 }
@@ -40,6 +49,7 @@ impl Default for Patience {
             stall: Duration::from_secs(2),
             deadlock: Duration::from_secs(15),
             login: Duration::from_secs(10),
+            program: None,
             settle: Duration::from_millis(20),
         }
     }
@@ -146,6 +156,8 @@ pub fn execute(
         next: start.done,
         queue: VecDeque::new(),
         offset: 0,
+        window: WINDOW.0,
+        measured: (Instant::now(), start.done),
         last_move: Instant::now(),
         recoveries: 0,
         own_resets: 0,
@@ -176,8 +188,12 @@ struct Run<'a> {
     next: u64,
     /// Instructions that may not have ended, in chunks with the number of their first.
     queue: VecDeque<(u64, Vec<Instruction>)>,
-    /// How many of those in the queue were handed over.
+    /// How many were handed over.
     offset: u64,
+    /// How many may be in flight.
+    window: u64,
+    /// When the machine's speed was measured, and how far it was.
+    measured: (Instant, u64),
     last_move: Instant,
     recoveries: u32,
     /// Resets that were ours.
@@ -189,14 +205,20 @@ impl Run<'_> {
     fn go(&mut self, program: &mut dyn Iterator<Item = Instruction>, observe: Observe<'_>) -> Result<()> {
         let mut exhausted = false;
         let mut known = self.start;
+        let begun = Instant::now();
         loop {
+            if self.patience.program.is_some_and(|time| begun.elapsed() >= time) && !exhausted {
+                self.next = self.start.done + self.offset;
+                exhausted = true;
+            }
             exhausted = self.make(program, exhausted);
-            let submitted = self.submit();
+            let submitted = self.submit(known.done);
             let progress = self.target.wait(if submitted { Duration::from_millis(2) } else { QUIET });
             if progress != known {
                 known = progress;
                 self.last_move = Instant::now();
                 self.forget(progress.done);
+                self.measure(progress.done);
                 if observe(&progress).is_break() {
                     self.execution.stopped = true;
                     return Ok(());
@@ -227,13 +249,15 @@ impl Run<'_> {
         ended
     }
 
-    /// Hands over what the target has room for. Returns whether it took anything.
-    fn submit(&mut self) -> bool {
+    /// Hands over what the target has room for and the window allows, when it has done `done`. Returns whether it took
+    /// anything.
+    fn submit(&mut self, done: u64) -> bool {
         let from = self.start.done + self.offset;
+        let end = (done + self.window).min(self.next);
         let mut taken = 0;
         for (first, chunk) in &self.queue {
-            let skipped = usize::try_from((from + taken).saturating_sub(*first)).unwrap_or(usize::MAX);
-            let rest = chunk.get(skipped..).unwrap_or(&[]);
+            let at = |number: u64| usize::try_from(number.saturating_sub(*first)).unwrap_or(usize::MAX);
+            let rest = chunk.get(at(from + taken)..at(end).min(chunk.len())).unwrap_or(&[]);
             if rest.is_empty() {
                 continue;
             }
@@ -246,6 +270,22 @@ impl Run<'_> {
         }
         self.offset += taken;
         taken > 0
+    }
+
+    /// Widens the window or narrows it, as the machine is fast or slow.
+    fn measure(&mut self, done: u64) {
+        let handed = self.start.done + self.offset;
+        if done >= handed {
+            self.window = (self.window * 2).min(WINDOW.2);
+            return;
+        }
+        let (when, then) = self.measured;
+        let time = when.elapsed();
+        if time >= MEASURE {
+            let rate = (done - then.min(done)) as f64 / time.as_secs_f64();
+            self.window = ((rate * AHEAD.as_secs_f64()) as u64).clamp(WINDOW.1, WINDOW.2);
+            self.measured = (Instant::now(), done);
+        }
     }
 
     fn forget(&mut self, done: u64) {

@@ -24,6 +24,7 @@ fn patience() -> Patience {
         stall: Duration::from_millis(100),
         deadlock: Duration::from_millis(900),
         login: Duration::from_millis(50),
+        program: None,
         settle: Duration::from_millis(5),
     }
 }
@@ -94,6 +95,20 @@ fn an_observer_stops_it() {
     };
     let execution = execute(&mut fresh(), &[], &mut program, &patience(), observe).unwrap();
     assert!(execution.stopped && execution.end.is_none());
+}
+
+#[test]
+fn a_program_that_takes_too_long_is_cut_and_what_was_handed_over_is_done() {
+    let mut program = std::iter::repeat_with(|| harmless(1).remove(0));
+    let patience = Patience { program: Some(Duration::from_millis(50)), ..patience() };
+    let mut sim = fresh();
+    let begun = Instant::now();
+    let observe = &mut |_: &_| ControlFlow::Continue(());
+    let execution = execute(&mut sim, &[], &mut program, &patience, observe).unwrap();
+    assert!(execution.end.is_none() && !execution.stopped && execution.done > 0);
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    let progress = sim.progress();
+    assert_eq!((progress.done, progress.started), (execution.done, execution.done));
 }
 
 #[test]
