@@ -46,7 +46,7 @@ impl Default for Patience {
     fn default() -> Self {
         Self {
             hang: Duration::from_secs(3),
-            stall: Duration::from_secs(2),
+            stall: Duration::from_secs(5),
             deadlock: Duration::from_secs(15),
             login: Duration::from_secs(10),
             program: None,

@@ -32,7 +32,7 @@ struct Rule {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum What {
-    Ports(u64, u64),
+    At(Space, u64, u64),
     Named(Pattern),
 }
 
@@ -56,7 +56,7 @@ impl SkipList {
                 ("slow", _) => rules.extend(set("slow", &SLOW, |_| true)),
                 ("reset", _) => rules.extend(set("reset", &POWER, |member| member.resets)),
                 (_, Some((first, last))) => {
-                    rules.push(Rule { what: What::Ports(first, last), reason: item.to_owned() });
+                    rules.push(Rule { what: What::At(Space::Port, first, last), reason: item.to_owned() });
                 }
                 (name, None) => {
                     rules.push(Rule { what: What::Named(Pattern::new(name)), reason: name.to_owned() });
@@ -96,8 +96,8 @@ impl Rule {
     /// The part of `region` that is to be left alone.
     fn cut(&self, region: &Region) -> Option<Region> {
         match &self.what {
-            What::Ports(first, last) if region.space == Space::Port => region.part(*first, *last),
-            What::Ports(..) => None,
+            What::At(space, first, last) if region.space == *space => region.part(*first, *last),
+            What::At(..) => None,
             What::Named(pattern) => pattern.matches(&region.name).then(|| region.clone()),
         }
     }
@@ -112,6 +112,7 @@ struct Member {
 
 enum Place {
     Ports(u64, u64),
+    Memory(u64, u64),
     Named(&'static str),
 }
 
@@ -148,7 +149,13 @@ const POWER: [Member; 23] = [
 ];
 
 /// What keeps a VMM busy.
-const SLOW: [Member; 1] = [ends(Place::Named("fwcfg.dma"), "one write can ask for 4 GiB to be copied")];
+const SLOW: [Member; 2] = [
+    ends(Place::Named("fwcfg.dma"), "one write can ask for 4 GiB to be copied"),
+    ends(
+        Place::Memory(0xfed0_0010, 0xfed0_0017),
+        "HPET, general configuration: starts timers that can be told to fire without a pause",
+    ),
+];
 
 const fn resets(what: Place, why: &'static str) -> Member {
     Member { what, resets: true, why }
@@ -165,7 +172,8 @@ fn set(
 ) -> impl Iterator<Item = Rule> {
     members.iter().filter(move |member| wanted(member)).map(move |member| Rule {
         what: match member.what {
-            Place::Ports(first, last) => What::Ports(first, last),
+            Place::Ports(first, last) => What::At(Space::Port, first, last),
+            Place::Memory(first, last) => What::At(Space::Memory, first, last),
             Place::Named(pattern) => What::Named(Pattern::new(pattern)),
         },
         reason: format!("{name}: {}", member.why),
@@ -196,6 +204,14 @@ mod tests {
         assert_eq!(map.skipped, [Skipped { region: regions[0].clone(), reason: "serial".into() }]);
         assert_eq!(skipped("serial*", regions.clone()).regions, [regions[1].clone()]);
         assert_eq!(skipped("SERIAL", regions.clone()).regions, regions);
+    }
+
+    #[test]
+    fn what_is_slow_is_left_alone_and_its_neighbours_are_not() {
+        let hpet = Region::new(Space::Memory, 0xfed0_0000, 0xfed0_03ff, "hpet").unwrap();
+        let map = skipped("slow", vec![port(0x514, 0x51b, "fwcfg.dma"), port(0x510, 0x511, "fwcfg"), hpet]);
+        let left: Vec<_> = map.regions.iter().map(|region| (region.first, region.last)).collect();
+        assert_eq!(left, [(0x510, 0x511), (0xfed0_0000, 0xfed0_000f), (0xfed0_0018, 0xfed0_03ff)]);
     }
 
     #[test]

@@ -19,6 +19,8 @@ use crate::verdict::Verdict;
 /// A longer program is not shrunk: it would not be done in time.
 const MAX_SHRUNK: u64 = 4 << 20;
 
+/// How long replays, and the shrinker, may take when the campaign's time is over.
+const OVERTIME: Duration = Duration::from_secs(5);
 /// What takes longer to see is not replayed when the campaign's time is over.
 const MAX_OVERTIME: Duration = Duration::from_secs(4);
 
@@ -48,8 +50,9 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
     let last = seen.parts.get(seen.parts.len().saturating_sub(1)..).unwrap_or(&[]);
     let mut parts = last;
     let start = job.start;
-    let replayed =
-        |parts: &[Part]| replay(&recording(parts), wanted, options.replay_time, start, &patience, &shown);
+    let replayed = |parts: &[Part]| {
+        replay(&recording(parts), wanted, job.allowed(options.replay_time), start, &patience, &shown)
+    };
     let mut replays = replayed(parts)?;
     if replays.hits == 0 && seen.parts.len() > 1 {
         parts = &seen.parts;
@@ -64,7 +67,8 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
         && cost(&seen.incident.verdict, &patience) < options.shrink / 4
     {
         let stop = &job.campaign.stop;
-        let shrink = Shrink { target: start, shows: &shown, patience, time: options.shrink, stop };
+        let shrink =
+            Shrink { target: start, shows: &shown, patience, time: job.allowed(options.shrink), stop };
         shrunk = shrink.shrink(&recording.program())?.map(|shrunk| shrunk.instructions);
         // It may have been too long to get anywhere.
         shrunk = shrunk.filter(|shrunk| operations == 1 || (shrunk.len() as u64) < operations);
@@ -111,6 +115,14 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
 
 fn source(generator: Generator, seed: u64) -> Source {
     Source { generator: generator.to_string(), parameters: BTreeMap::new(), seed }
+}
+
+impl Job<'_> {
+    /// Of `time`, what is left before the campaign's end, and some overtime.
+    fn allowed(&self, time: Duration) -> Duration {
+        let left = self.campaign.options.time.map(|whole| whole.saturating_sub(self.begun.elapsed()));
+        left.map_or(time, |left| time.min(left.max(OVERTIME)))
+    }
 }
 
 /// How long it takes to see it.
