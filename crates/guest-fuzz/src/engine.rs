@@ -105,6 +105,7 @@ impl Execution {
     }
 }
 
+#[cfg(feature = "serde")]
 impl Execution {
     /// Goes on with `next`, whose numbers follow.
     pub(crate) fn append(&mut self, next: Self) {
