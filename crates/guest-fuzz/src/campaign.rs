@@ -21,8 +21,9 @@ use crate::verdict::{Death, Verdict};
 
 /// How many episodes a machine lives for: a journal has no more parts.
 const EPISODES_PER_MACHINE: usize = 256;
-/// How long an episode may take: one that has made its machine slow, with timers that fire without a pause, is left.
-const EPISODE_TIME: Duration = Duration::from_millis(500);
+/// How long an episode may take: one that has made its machine slow, with timers that fire without a pause, is left. The
+/// journal says how much of it was executed.
+const EPISODE_TIME: Duration = Duration::from_millis(200);
 /// After how many hits of a finding its port is left alone, so that others are found behind it.
 const HITS_UNTIL_SKIPPED: u64 = 3;
 /// How many machines in a row may fail to start, or die of something that is no finding, before the campaign gives up.
@@ -385,9 +386,9 @@ impl Job<'_> {
             told.resets = told.resets.max(progress.resets);
             if self.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        // A number of instructions is to be the same ones, however long they take.
-        let by_time = campaign.options.operations.is_none() && campaign.options.episodes.is_none();
-        let patience = Patience { program: by_time.then_some(EPISODE_TIME), ..campaign.options.patience };
+        // Who wants a number of episodes wants all of them.
+        let may_cut = campaign.options.episodes.is_none();
+        let patience = Patience { program: may_cut.then_some(EPISODE_TIME), ..campaign.options.patience };
         let result = execute(target, before, &mut instructions, &patience, &mut observe);
         // What was done since it was last told.
         let _ = observe(&target.progress());
