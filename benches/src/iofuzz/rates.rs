@@ -1,6 +1,7 @@
 //! Operations a second: of each way to a machine, and of what makes the operations.
 
 use std::error::Error;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use guest_fuzz::generate::Generator;
@@ -20,6 +21,11 @@ const TIME: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A register of the interrupt controller for devices: it keeps what is written.
 const IO_APIC: u64 = 0xfec0_0000;
+/// How few operations were executed since the last look for a nap to be worth it, and how long that is: less than the
+/// fastest target needs for what it has.
+const FEW: usize = 1024;
+/// See [`FEW`].
+const NAP: Duration = Duration::from_micros(200);
 /// How many instructions of a generator are made for one figure.
 const MADE: usize = 4_000_000;
 
@@ -95,6 +101,10 @@ pub(super) fn rate(target: &mut dyn Target, program: &[Instruction]) -> Result<S
             let taken = target.submit(left)?;
             submitted += taken as u64;
             left = left.get(taken..).filter(|left| !left.is_empty()).unwrap_or(program);
+            if taken < FEW {
+                // Who looks at the counters all the time slows down who writes them.
+                thread::sleep(NAP);
+            }
         }
         let done = target.wait(Duration::from_millis(2)).done - first;
         if over && (done == submitted || begun.elapsed() > TIME + PATIENCE) {
