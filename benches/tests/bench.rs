@@ -1,4 +1,5 @@
 //! A short run of the benchmark itself. Times are not judged: tests run on busy machines, in debug builds.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! [`shrink`]: from a program that shows something to the shortest one that still does.
+//! [`Shrink`]: from a program that shows something to the shortest one that still does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
