@@ -9,6 +9,7 @@
 
 mod images;
 mod instructions;
+mod iofuzz;
 mod measure;
 mod programs;
 mod qcow2;
@@ -32,11 +33,11 @@ use suite::SUITES;
 /// Measure the release binaries as whole processes, beside QEMU's.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The folder with `qcow2`, `qed` and this package's own programs
+    /// The folder with `qcow2`, `qed`, `iofuzz` and this package's own programs
     #[arg(long, value_name = "DIR", default_value = "target/release")]
     bin_dir: PathBuf,
 
-    /// How often each command runs
+    /// How often each command runs; a slow one of iofuzz less often
     #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
 
@@ -44,7 +45,7 @@ struct Args {
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 
-    /// Only images whose name contains this
+    /// Only images whose name contains this; the rows of iofuzz are called `iofuzz: ROW`
     #[arg(long, value_name = "TEXT", default_value = "")]
     image: String,
 }
@@ -88,6 +89,9 @@ fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
             std::fs::remove_file(&image.path)?;
         }
     }
+    let (iofuzz_goals, iofuzz_right) = iofuzz::bench(&programs.iofuzz, dir.path(), &args.image, args.runs)?;
+    right &= iofuzz_right;
+    goals.extend(iofuzz_goals.into_iter().map(|goal| ("iofuzz", goal)));
     println!();
     for (image, goal) in goals {
         let verdict = if goal.met { "met" } else { "MISSED" };

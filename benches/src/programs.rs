@@ -9,6 +9,7 @@ pub(crate) struct Programs {
     pub(crate) table_loop: PathBuf,
     pub(crate) qcow2: PathBuf,
     pub(crate) qed: PathBuf,
+    pub(crate) iofuzz: PathBuf,
     /// QEMU's scripts of these names.
     pub(crate) qcow2_py: Option<PathBuf>,
     pub(crate) qed_py: Option<PathBuf>,
@@ -40,6 +41,7 @@ impl Programs {
             table_loop: ours("table-loop")?,
             qcow2: ours("qcow2")?,
             qed: ours("qed")?,
+            iofuzz: ours("iofuzz")?,
             qcow2_py: script("qcow2.py"),
             qed_py: script("qed.py"),
             qemu_img: Command::new("qemu-img").arg("--version").output().is_ok(),

@@ -140,9 +140,49 @@ fn a_qed_image_is_scrubbed() {
 }
 
 #[test]
+fn ports_are_fuzzed() {
+    let out = run("fuzz_ports", Path::new("7"));
+    let abort =
+        "crash, SIGABRT: sim: test-device.c:N: test_abort_write: Assertion `!\"reached\"' failed., Some(1)";
+    assert!(out.contains(abort), "{out}");
+    assert!(!out.contains("exit"), "an orderly end is no finding:\n{out}");
+    assert!(out.ends_with(" operations, seed 7\n"), "{out}");
+}
+
+#[test]
+fn a_list_is_executed_and_its_reads_are_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("list.txt");
+    fs::write(&list, "outb 0x81 0x5a # a page register\ninb 0x81\npci_readl 00:00.0 0\n").unwrap();
+    assert_eq!(run("replay_program", &list), "inb 0x81: 0x5a\npci_readl 00:00.0 0x0: 0x12378086\n");
+    fs::write(&list, "outb 0x81 1\nfrob 0x81\n").unwrap();
+    let output = Command::new(program("replay_program")).arg(&list).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("line: 2"), "{output:?}");
+}
+
+#[test]
+fn ports_are_listed() {
+    let out = run("list_ports", Path::new("pc"));
+    for line in ["Port 0x20-0x21 pic", "Port 0x3f8-0x3ff serial", "Memory 0x"] {
+        assert!(out.contains(line), "{line}:\n{out}");
+    }
+    assert!(out.contains("left alone: 0xcf9-0xcf9, power: "), "{out}");
+}
+
+#[test]
 fn without_a_file_they_say_how_to_be_called() {
-    for name in ["make_image", "read_header", "edit_header", "make_qed", "check_qed", "map_qed", "scrub_qed"]
-    {
+    for name in [
+        "make_image",
+        "read_header",
+        "edit_header",
+        "make_qed",
+        "check_qed",
+        "map_qed",
+        "scrub_qed",
+        "fuzz_ports",
+        "replay_program",
+        "list_ports",
+    ] {
         let output = Command::new(program(name)).output().unwrap();
         assert!(!output.status.success());
         let err = String::from_utf8(output.stderr).unwrap();

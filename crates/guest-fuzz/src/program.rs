@@ -9,8 +9,8 @@ use crate::instruction::{Instruction, MAX_BLOCK};
 
 /// What the binary form begins with; its last character is the version.
 pub const MAGIC: [u8; 4] = *b"GFP1";
-/// The largest number of instructions that is read. What is longer is a [`Journal`](crate::journal::Journal)'s, which
-/// does not hold its instructions.
+/// The largest number of instructions that is read. What is longer is a `Journal`'s, which does
+/// not hold its instructions.
 pub const MAX_PROGRAM: usize = 1 << 24;
 /// The longest line of a text, in bytes, comments included: an instruction that writes [`MAX_BLOCK`] bytes fits.
 pub const MAX_LINE: usize = 2 * MAX_BLOCK + 4096;
