@@ -12,7 +12,7 @@ use crate::guest::{BOOT, inb, machine, options, read};
 #[test]
 fn names_and_passwords() {
     let folder = tempfile::tempdir().unwrap();
-    let mut command = machine("vmlinuz", "iofuzz.password=secret");
+    let mut command = machine("vmlinuz-cloud", "iofuzz.password=secret");
     let socket = |name: &str| format!("unix:{},server=on,wait=off", folder.path().join(name).display());
     for word in ["-qmp", &socket("qmp"), "-serial", &socket("console")] {
         command.arguments.push(word.into());
@@ -40,7 +40,7 @@ fn names_and_passwords() {
 
 #[test]
 fn who_is_not_root_is_told() {
-    let command = machine("vmlinuz", "iofuzz.password=secret");
+    let command = machine("vmlinuz-cloud", "iofuzz.password=secret");
     let (user, password) = ("visitor".to_owned(), Some("secret".to_owned()));
     let mut session = Session::new(SessionOptions { user, password, ..options(command) });
     let error = session.start().unwrap_err();
@@ -59,7 +59,7 @@ fn who_is_not_root_is_told() {
 fn a_guest_that_does_not_come_up_is_waited_for_that_long() {
     let boot_timeout = Duration::from_secs(1);
     let begun = Instant::now();
-    let mut session = Session::new(SessionOptions { boot_timeout, ..options(machine("vmlinuz", "")) });
+    let mut session = Session::new(SessionOptions { boot_timeout, ..options(machine("vmlinuz-cloud", "")) });
     let error = session.start().unwrap_err().to_string();
     assert!(error.contains("nobody was logged in after 1 s"), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(20));
@@ -67,7 +67,7 @@ fn a_guest_that_does_not_come_up_is_waited_for_that_long() {
 
 #[test]
 fn a_machine_that_does_not_start_says_why() {
-    let mut command = machine("vmlinuz", "");
+    let mut command = machine("vmlinuz-cloud", "");
     command.arguments.extend(["-device".into(), "no-such-device".into()]);
     let error = Session::new(options(command)).start().unwrap_err().to_string();
     assert!(error.contains("no-such-device"), "{error}");
