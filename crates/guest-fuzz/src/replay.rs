@@ -166,3 +166,32 @@ pub fn replay(
     }
     Ok(replays)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::journal::Source;
+    use crate::region::{Region, RegionMap, Space};
+
+    #[test]
+    fn a_journal_says_whether_there_were_resets_between_its_episodes() {
+        let serial = Region::new(Space::Port, 0x3f8, 0x3ff, "serial").unwrap();
+        let parts = vec![Part { episode: 0, operations: 3 }, Part { episode: 2, operations: 4 }];
+        let resets = |parameters: BTreeMap<String, u64>| {
+            let source = Source { generator: "classic".to_owned(), parameters, seed: 1 };
+            let journal = Journal {
+                source: Some(source),
+                regions: RegionMap::from_regions(vec![serial.clone()]),
+                ..Journal::new(Operations::Episodes(parts.clone()))
+            };
+            let program = Recording::of_journal(&journal).unwrap().program();
+            let at = |(index, instruction)| (instruction == Instruction::Reset).then_some(index);
+            (program.len(), program.into_iter().enumerate().filter_map(at).collect::<Vec<_>>())
+        };
+        assert_eq!(resets(BTreeMap::new()), (8, vec![3]));
+        assert_eq!(resets(BTreeMap::from([(RESETS.to_owned(), 1)])), (8, vec![3]));
+        assert_eq!(resets(BTreeMap::from([(RESETS.to_owned(), 0)])), (7, vec![]));
+    }
+}

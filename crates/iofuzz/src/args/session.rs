@@ -39,7 +39,9 @@ pub struct SessionArgs {
     /// How ports are reached in the guest, between commas; the first that is open is taken [default: all, in this order]
     #[arg(long = "way", value_enum, value_name = "WAYS", value_delimiter = ',')]
     pub ways: Vec<Way>,
-    /// With --transport dev-port: yes, fuzz the very machine that this runs on
+    /// Yes, write to the ports of the very machine that this runs on: it may hang, reset, and lose what is on its disks
+    ///
+    /// What is about to be executed is on the disk before, in operations.txt of the folder: some 1,500 operations ahead.
     #[arg(long, help_heading = "This machine (--transport dev-port)")]
     pub fuzz_this_machine: bool,
 }
