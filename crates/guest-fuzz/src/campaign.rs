@@ -56,8 +56,10 @@ pub struct Options {
     pub replays: u64,
     /// How long that may take: once this is over, no other replay begins.
     pub replay_time: Duration,
-    /// How long a finding may be shrunk.
+    /// How long a finding may be shrunk; not at all where it is 0.
     pub shrink: Duration,
+    /// Whether the machine is reset between two episodes. Where a reset takes seconds, it is not worth it.
+    pub resets: bool,
 }
 
 impl Options {
@@ -78,6 +80,7 @@ impl Options {
             replays: 3,
             replay_time: Duration::from_secs(20),
             shrink: Duration::from_secs(10),
+            resets: true,
         }
     }
 }
@@ -323,7 +326,8 @@ impl Job<'_> {
             };
             let wanted = campaign.take_operations(prepared.length());
             let Some(episode) = campaign.take_episode().filter(|_| wanted > 0) else { return Ok(false) };
-            let before = if parts.is_empty() { &[][..] } else { &[Instruction::Reset][..] };
+            let is_reset = campaign.options.resets && !parts.is_empty();
+            let before = if is_reset { &[Instruction::Reset][..] } else { &[][..] };
             let execution = self.execute(target, before, &prepared, episode, wanted)?;
             let earlier: u64 = parts.iter().map(|part| part.operations).sum();
             parts.push(Part { episode, operations: execution.done });

@@ -61,7 +61,7 @@ pub struct Journal {
 pub struct Source {
     /// The generator's name.
     pub generator: String,
-    /// What it was set to, by name.
+    /// What it was set to, by name; and `resets`, 0 where the machine was not reset between two episodes.
     pub parameters: BTreeMap<String, u64>,
     /// The seed of the whole run.
     pub seed: u64,

@@ -10,6 +10,9 @@ use crate::instruction::Instruction;
 use crate::journal::{Journal, Operations, Part};
 use crate::target::Target;
 
+/// The parameter of a journal's source that says, with 0, that the machine was not reset between episodes.
+pub(crate) const RESETS: &str = "resets";
+
 /// What can be replayed: instructions, and resets between episodes.
 #[derive(Clone, Debug)]
 pub struct Recording {
@@ -19,7 +22,7 @@ pub struct Recording {
 #[derive(Clone, Debug)]
 enum Source {
     Instructions(Vec<Instruction>),
-    Episodes { prepared: Box<Prepared>, seed: u64, parts: Vec<Part> },
+    Episodes { prepared: Box<Prepared>, seed: u64, parts: Vec<Part>, resets: bool },
 }
 
 impl Recording {
@@ -32,7 +35,16 @@ impl Recording {
     /// Beginnings of episodes. Between two of them, the machine is reset.
     #[must_use]
     pub fn of_episodes(prepared: Prepared, seed: u64, parts: Vec<Part>) -> Self {
-        Self { source: Source::Episodes { prepared: Box::new(prepared), seed, parts } }
+        Self { source: Source::Episodes { prepared: Box::new(prepared), seed, parts, resets: true } }
+    }
+
+    /// The same, and the machine is not reset between episodes.
+    #[must_use]
+    pub fn without_resets(mut self) -> Self {
+        if let Source::Episodes { resets, .. } = &mut self.source {
+            *resets = false;
+        }
+        self
     }
 
     /// What a journal says was executed.
@@ -44,7 +56,10 @@ impl Recording {
             (Operations::Instructions(instructions), _) => Ok(Self::of_instructions(instructions.clone())),
             (Operations::Episodes(parts), Some(source)) => {
                 let generator: Generator = source.generator.parse()?;
-                Ok(Self::of_episodes(generator.prepare(&journal.regions), source.seed, parts.clone()))
+                let prepared = generator.prepare(&journal.regions);
+                let recording = Self::of_episodes(prepared, source.seed, parts.clone());
+                let is_reset = source.parameters.get(RESETS) != Some(&0);
+                Ok(if is_reset { recording } else { recording.without_resets() })
             }
             (Operations::Episodes(_), None) => Err(Error::Syntax {
                 what: "journal".to_owned(),
@@ -59,7 +74,7 @@ impl Recording {
     pub fn instructions(&self) -> Box<dyn Iterator<Item = Instruction> + '_> {
         match &self.source {
             Source::Instructions(instructions) => Box::new(instructions.iter().cloned()),
-            Source::Episodes { prepared, seed, parts } => Box::new(parts.iter().flat_map(move |part| {
+            Source::Episodes { prepared, seed, parts, .. } => Box::new(parts.iter().flat_map(move |part| {
                 prepared
                     .episode(*seed, part.episode)
                     .take(usize::try_from(part.operations).unwrap_or(usize::MAX))
@@ -70,11 +85,13 @@ impl Recording {
     /// The same as one program: with the resets between episodes.
     #[must_use]
     pub fn program(&self) -> Vec<Instruction> {
-        let Source::Episodes { parts, .. } = &self.source else { return self.instructions().collect() };
+        let Source::Episodes { parts, resets, .. } = &self.source else {
+            return self.instructions().collect();
+        };
         let mut program = Vec::new();
         let mut instructions = self.instructions();
         for (number, part) in parts.iter().enumerate() {
-            if number > 0 {
+            if *resets && number > 0 {
                 program.push(Instruction::Reset);
             }
             program
@@ -89,15 +106,15 @@ impl Recording {
     /// Where the target fails in a way that is no verdict.
     pub fn execute(&self, target: &mut dyn Target, patience: &Patience) -> Result<Execution> {
         let observe = &mut |_: &_| ControlFlow::Continue(());
-        let (prepared, seed, parts) = match &self.source {
+        let (prepared, seed, parts, resets) = match &self.source {
             Source::Instructions(instructions) => {
                 return execute(target, &[], &mut instructions.iter().cloned(), patience, observe);
             }
-            Source::Episodes { prepared, seed, parts } => (prepared, *seed, parts),
+            Source::Episodes { prepared, seed, parts, resets } => (prepared, *seed, parts, *resets),
         };
         let mut whole = Execution::default();
         for (number, part) in parts.iter().enumerate() {
-            let before = if number == 0 { &[][..] } else { &[Instruction::Reset][..] };
+            let before = if resets && number > 0 { &[Instruction::Reset][..] } else { &[][..] };
             let count = usize::try_from(part.operations).unwrap_or(usize::MAX);
             let mut episode = prepared.episode(seed, part.episode).take(count);
             // What a machine does a while after an episode is seen in the next one.
@@ -148,4 +165,33 @@ pub fn replay(
         replays.hits += u64::from(shown);
     }
     Ok(replays)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::journal::Source;
+    use crate::region::{Region, RegionMap, Space};
+
+    #[test]
+    fn a_journal_says_whether_there_were_resets_between_its_episodes() {
+        let serial = Region::new(Space::Port, 0x3f8, 0x3ff, "serial").unwrap();
+        let parts = vec![Part { episode: 0, operations: 3 }, Part { episode: 2, operations: 4 }];
+        let resets = |parameters: BTreeMap<String, u64>| {
+            let source = Source { generator: "classic".to_owned(), parameters, seed: 1 };
+            let journal = Journal {
+                source: Some(source),
+                regions: RegionMap::from_regions(vec![serial.clone()]),
+                ..Journal::new(Operations::Episodes(parts.clone()))
+            };
+            let program = Recording::of_journal(&journal).unwrap().program();
+            let at = |(index, instruction)| (instruction == Instruction::Reset).then_some(index);
+            (program.len(), program.into_iter().enumerate().filter_map(at).collect::<Vec<_>>())
+        };
+        assert_eq!(resets(BTreeMap::new()), (8, vec![3]));
+        assert_eq!(resets(BTreeMap::from([(RESETS.to_owned(), 1)])), (8, vec![3]));
+        assert_eq!(resets(BTreeMap::from([(RESETS.to_owned(), 0)])), (7, vec![]));
+    }
 }

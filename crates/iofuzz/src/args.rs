@@ -1,5 +1,7 @@
 //! The command line: `iofuzz [COMMAND] [OPTIONS] [-- QEMU ARGUMENTS]`.
 
+mod session;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use guest_fuzz::generate::Generator;
 
+pub use self::session::{SessionArgs, Way};
 use crate::value::{self, Shard};
 
 const EXAMPLES: &str = "\
@@ -16,7 +19,9 @@ Examples:
   iofuzz replay iofuzz-out/001-crash/journal.json --times 10
   iofuzz shrink operations.txt -- -M q35
   iofuzz classic --fuzz-count 10 --skip-devices 'rtc-index, rtc'
-  iofuzz ports --json";
+  iofuzz ports --json
+  iofuzz classic --transport session -- -kernel vmlinuz -initrd initrd.img -append console=ttyS0
+  iofuzz classic --attach qmp.sock --console serial.sock";
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -97,12 +102,12 @@ pub struct MachineArgs {
     /// A VMM that did not answer for that long never will [default: 15s]
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     pub deadlock: Option<Duration>,
-    /// How long a Linux guest may take until somebody is logged in
-    #[arg(long, alias = "boot_timeout", value_name = "TIME", value_parser = value::duration, default_value = "240s")]
-    pub boot_timeout: Duration,
-    /// QEMU's arguments
+    /// QEMU's arguments. A kernel or a disk among them is booted by --transport session only
     #[arg(last = true, value_name = "QEMU ARGUMENTS")]
     pub arguments: Vec<OsString>,
+    /// Which Linux guest
+    #[command(flatten)]
+    pub session: SessionArgs,
 }
 
 /// Who executes the operations.
@@ -112,9 +117,10 @@ pub enum Transport {
     Micro,
     /// QEMU itself, through its qtest protocol, without a processor
     Qtest,
-    /// A Linux guest, through its console or ssh
+    /// A Linux guest, logged in to through its console or ssh, as the original did: one that runs (--attach), or one that
+    /// is booted from the kernel or disk behind --
     Session,
-    /// The machine that iofuzz itself runs in, through its /dev/port
+    /// The machine that iofuzz itself runs in, as root there: see --fuzz-this-machine
     DevPort,
     /// A machine with planted faults in this process, to try things out
     Sim,
@@ -280,7 +286,7 @@ mod tests {
         let line = ["classic", "--fuzz_count", "3", "--skip_devices", "rtc, vga", "--boot_timeout", "9"];
         let Some(Command::Classic(args)) = parse(&line).unwrap().command else { panic!("not classic") };
         assert_eq!((args.fuzz_count, args.skip_devices.as_deref()), (3, Some("rtc, vga")));
-        assert_eq!(args.machine.boot_timeout, Duration::from_secs(9));
+        assert_eq!(args.machine.session.boot_timeout, Duration::from_secs(9));
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! From options to machines: which one, how it is started, and where it can be reached. The one place that knows all
 //! transports.
 
-use std::path::PathBuf;
+mod linux;
+mod this;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,15 +17,17 @@ use guest_fuzz::instruction::Instruction;
 use guest_fuzz::journal::{Journal, Replayable};
 use guest_fuzz::region::RegionMap;
 use guest_fuzz::skip::SkipList;
-use guest_fuzz::target::Target;
 use guest_fuzz::target::micro_guest::MicroGuest;
 use guest_fuzz::target::qemu::{self, QemuCommand};
 use guest_fuzz::target::qtest::{Qtest, QtestOptions};
 use guest_fuzz::target::sim::{Sim, SimOptions};
+use guest_fuzz::target::{Identity, Target};
 use guest_fuzz::{Error, Result};
 use tool_support::status::note;
 use tool_support::{Failure, Outcome};
 
+use self::linux::Linux;
+use self::this::ThisMachine;
 use crate::args::{MachineArgs, PlaceArgs, Transport};
 use crate::failure::{could_not_run, of_library, of_option};
 use crate::folder::quoted;
@@ -31,7 +36,10 @@ use crate::qemu_arguments;
 /// How long a machine that does nothing yet may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// A machine that can be started as often as wanted.
+/// What makes QEMU's arguments.
+type Arguments<'a> = Box<dyn FnOnce() -> Vec<std::ffi::OsString> + 'a>;
+
+/// A machine that can be started, most of them as often as wanted.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     kind: Kind,
@@ -43,6 +51,8 @@ pub(crate) struct Machine {
 enum Kind {
     Micro(QemuCommand),
     Qtest(QemuCommand),
+    Session(Linux),
+    DevPort(ThisMachine),
     /// With the number of the next start: some faults are not there at each.
     Sim(Arc<AtomicU64>),
 }
@@ -84,7 +94,13 @@ impl Machine {
         arguments: impl FnOnce() -> Vec<std::ffi::OsString>,
     ) -> Outcome<Self> {
         let program = args.qemu.clone().or_else(qemu::find);
+        let is_linux = args.session.attach.is_some() || args.session.ssh.is_some();
         let transport = match (transport, &program) {
+            (None, _) if is_linux => Transport::Session,
+            (Some(Transport::Session), _) => Transport::Session,
+            (Some(_), _) if is_linux => {
+                return Err(Failure::usage("--attach and --ssh are for --transport session"));
+            }
             (Some(transport), _) => transport,
             (None, Some(_)) => Transport::Micro,
             (None, None) if names_a_machine(args) => return Err(no_qemu()),
@@ -95,13 +111,16 @@ impl Machine {
                 Transport::Sim
             }
         };
-        let command =
-            |program: Option<PathBuf>| program.map(|program| QemuCommand::new(program, arguments()));
+        let command = |program: Option<PathBuf>, arguments: Arguments<'_>| {
+            program.map(|program| QemuCommand::new(program, arguments())).ok_or_else(no_qemu)
+        };
+        let arguments: Arguments<'_> = Box::new(arguments);
         let kind = match transport {
-            Transport::Micro => Kind::Micro(command(program).ok_or_else(no_qemu)?),
-            Transport::Qtest => Kind::Qtest(command(program).ok_or_else(no_qemu)?),
+            Transport::Micro => Kind::Micro(command(program, arguments)?),
+            Transport::Qtest => Kind::Qtest(command(program, arguments)?),
+            Transport::Session => Kind::Session(Linux::of(args, program, arguments)?),
+            Transport::DevPort => Kind::DevPort(ThisMachine::of(&args.session)),
             Transport::Sim => Kind::Sim(Arc::default()),
-            other => return Err(not_yet(other)),
         };
         Ok(Self { patience: patience(args, &kind), kind })
     }
@@ -113,7 +132,46 @@ impl Machine {
             Kind::Qtest(command) => {
                 Some(Self { kind: Kind::Micro(command.clone()), patience: self.patience })
             }
-            Kind::Micro(_) | Kind::Sim(_) => None,
+            _ => None,
+        }
+    }
+
+    /// That the user wants operations to be executed on it, where that is not to be taken for granted.
+    pub(crate) fn confirmed(self) -> Outcome<Self> {
+        match &self.kind {
+            Kind::DevPort(this) => this.confirmed().map(|()| self),
+            _ => Ok(self),
+        }
+    }
+
+    /// The same, with notes in `folder` where nothing else is left of the machine after its death.
+    pub(crate) fn with_notes_in(mut self, folder: &Path) -> Self {
+        if let Kind::DevPort(this) = &mut self.kind {
+            this.note_in(folder);
+        }
+        self
+    }
+
+    /// Whether a fresh one can be started, as often as wanted, whatever became of the one before it.
+    pub(crate) fn is_renewable(&self) -> bool {
+        match &self.kind {
+            Kind::Session(linux) => !linux.is_attached(),
+            Kind::DevPort(_) => false,
+            _ => true,
+        }
+    }
+
+    /// Whether a fresh one, or a reset, takes seconds.
+    pub(crate) fn is_slow(&self) -> bool {
+        matches!(self.kind, Kind::Session(_) | Kind::DevPort(_))
+    }
+
+    /// How often a finding is worth a replay, where `usual` is how often it is on a machine that starts at once.
+    pub(crate) fn replays(&self, usual: u64) -> u64 {
+        match (self.is_renewable(), self.is_slow()) {
+            (false, _) => 0,
+            (true, true) => usual.min(1),
+            (true, false) => usual,
         }
     }
 
@@ -132,6 +190,8 @@ impl Machine {
                 qtest.start()?;
                 Ok(Box::new(qtest))
             }
+            Kind::Session(linux) => Ok(Box::new(linux.start(prologue)?)),
+            Kind::DevPort(this) => this.start(prologue),
             Kind::Sim(starts) => {
                 let seed = starts.fetch_add(1, Ordering::Relaxed);
                 let mut sim = Sim::new(SimOptions { seed, ..SimOptions::default() });
@@ -142,13 +202,13 @@ impl Machine {
         }
     }
 
-    /// Where it can be reached, all of it; what brings a fresh one into that state is the map's prologue.
-    pub(crate) fn explore(&self) -> Result<RegionMap> {
+    /// Where it can be reached, all of it, and what it is; what brings a fresh one into that state is the map's prologue.
+    fn explore(&self) -> Result<(RegionMap, Identity)> {
         match &self.kind {
             Kind::Micro(command) => {
                 let mut guest = MicroGuest::new(command.clone())?;
                 guest.start()?;
-                guest.survey(&SkipList::default())
+                Ok((guest.survey(&SkipList::default())?, guest.identity()))
             }
             Kind::Qtest(command) => {
                 let mut qtest = Qtest::new(command.clone(), QtestOptions::default());
@@ -157,8 +217,10 @@ impl Machine {
                 let windows = Windows::new(before.ports.into_iter().chain(before.memory).collect());
                 let scan = scan(&mut TargetConfigSpace::new(&mut qtest, ANSWER), &windows)?;
                 // Again, for now the devices' registers have addresses, and names.
-                Ok(region_map(tree(&mut qtest)?, &scan, &SkipList::default()))
+                Ok((region_map(tree(&mut qtest)?, &scan, &SkipList::default()), qtest.identity()))
             }
+            Kind::Session(linux) => linux.explore(),
+            Kind::DevPort(_) => ThisMachine::explore(),
             Kind::Sim(_) => {
                 let mut map = Sim::regions();
                 let mut sim = self.start(&[])?;
@@ -167,7 +229,7 @@ impl Machine {
                 map.prologue = scan.prologue_text();
                 map.regions.extend(scan.functions.iter().flat_map(|function| function.bars.iter().cloned()));
                 map.pci = scan.functions;
-                Ok(map)
+                Ok((map, sim.identity()))
             }
         }
     }
@@ -198,13 +260,14 @@ pub(crate) fn prologue(map: &RegionMap) -> Outcome<Vec<Instruction>> {
 
 impl Machine {
     /// [`explore`](Self::explore), for a command.
-    pub(crate) fn explored(&self) -> Outcome<RegionMap> {
+    pub(crate) fn explored(&self) -> Outcome<(RegionMap, Identity)> {
         self.explore().map_err(of_library)
     }
 }
 
 fn names_a_machine(args: &MachineArgs) -> bool {
-    args.machine.is_some() || !args.devices.is_empty() || !args.arguments.is_empty()
+    let attaches = args.session.attach.is_some();
+    attaches || args.machine.is_some() || !args.devices.is_empty() || !args.arguments.is_empty()
 }
 
 fn patience(args: &MachineArgs, kind: &Kind) -> Patience {
@@ -216,7 +279,7 @@ fn patience(args: &MachineArgs, kind: &Kind) -> Patience {
             deadlock: Duration::from_secs(1),
             ..Patience::default()
         },
-        Kind::Micro(_) | Kind::Qtest(_) => Patience::default(),
+        _ => Patience::default(),
     };
     Patience {
         hang: args.hang.unwrap_or(usual.hang),
@@ -233,8 +296,4 @@ fn transport_of(journal: &Journal) -> Option<Transport> {
 
 fn no_qemu() -> Failure {
     could_not_run("there is no QEMU on PATH; --qemu names one, and --transport sim needs none")
-}
-
-fn not_yet(transport: Transport) -> Failure {
-    could_not_run(format!("--transport {transport:?}: this transport is not built in"))
 }

@@ -97,9 +97,8 @@ fn is_harmless(name: &str, value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+    use crate::args::SessionArgs;
 
     fn arguments(machine: Option<&str>, devices: &[&str], given: &[&str]) -> String {
         let args = MachineArgs {
@@ -110,8 +109,8 @@ mod tests {
             hang: None,
             stall: None,
             deadlock: None,
-            boot_timeout: Duration::ZERO,
             arguments: given.iter().map(OsString::from).collect(),
+            session: SessionArgs::default(),
         };
         of(&args).join(&OsString::from(" ")).into_string().unwrap()
     }

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Job, Seen, refined};
+use super::{Job, Options, Seen, refined};
 use crate::engine::{Execution, Patience};
 use crate::error::Result;
-use crate::generate::Generator;
 use crate::instruction::Instruction;
 use crate::journal::{InFlight, Journal, Operations, Part, SCHEMA, Source};
 use crate::region::RegionMap;
-use crate::replay::{Recording, replay};
+use crate::replay::{RESETS, Recording, replay};
 use crate::report::{self, Finding};
 use crate::shrink::Shrink;
 use crate::signature::signature;
@@ -44,8 +43,10 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
         ref slow if job.is_over() && cost(slow, &patience) > MAX_OVERTIME => 0,
         _ => options.replays.min(2),
     };
-    let recording =
-        |parts: &[Part]| Recording::of_episodes(seen.prepared.clone(), options.seed, parts.to_vec());
+    let recording = |parts: &[Part]| {
+        let recording = Recording::of_episodes(seen.prepared.clone(), options.seed, parts.to_vec());
+        if options.resets { recording } else { recording.without_resets() }
+    };
     // The last episode alone is the better reproducer; the machine's whole life is the surer one.
     let last = seen.parts.get(seen.parts.len().saturating_sub(1)..).unwrap_or(&[]);
     let mut parts = last;
@@ -97,7 +98,7 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
     let mut journal = Journal {
         schema: SCHEMA,
         target: seen.target.clone(),
-        source: Some(source(options.generator, options.seed)),
+        source: Some(source(options)),
         regions: seen.map.clone(),
         operations: Operations::Episodes(parts.to_vec()),
         resets: Vec::new(),
@@ -113,8 +114,12 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
     Ok((finding, journal, shrunk))
 }
 
-fn source(generator: Generator, seed: u64) -> Source {
-    Source { generator: generator.to_string(), parameters: BTreeMap::new(), seed }
+fn source(options: &Options) -> Source {
+    let mut parameters = BTreeMap::new();
+    if !options.resets {
+        parameters.insert(RESETS.to_owned(), 0);
+    }
+    Source { generator: options.generator.to_string(), parameters, seed: options.seed }
 }
 
 impl Job<'_> {

@@ -1,4 +1,5 @@
-//! A real Linux guest: Debian's kernel and busybox in QEMU, without KVM.
+//! A real Linux guest: Debian's kernels and busybox in QEMU, without KVM. The cloud kernel boots in half the time; it has no
+//! /dev/port.
 #![cfg(all(feature = "qemu", target_os = "linux"))]
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ fn classic(ports: &[u16], count: usize) -> Vec<Instruction> {
 
 #[test]
 fn every_value_that_is_written_is_read_back_fast() {
-    let mut machine = machine("vmlinuz", "");
+    let mut machine = machine("vmlinuz-cloud", "");
     machine.arguments.extend(["-serial", "null", "-serial", "null"].map(Into::into));
     // Ours is the third port then: the guest's console stays there.
     let position = machine.arguments.iter().position(|word| word == "-append").unwrap();

@@ -26,7 +26,7 @@ fn settled(session: &mut dyn Target, wanted: fn(&Condition) -> bool) -> Conditio
 
 #[test]
 fn resets_hangs_and_the_end() {
-    let mut command = machine("vmlinuz", "");
+    let mut command = machine("vmlinuz-cloud", "");
     command.arguments.extend(["-device".into(), "pc-testdev".into()]);
     let mut session = started(options(command));
     assert!(session.shares_memory());

@@ -40,16 +40,17 @@ const SHRINK: Duration = Duration::from_secs(10);
 
 pub(super) fn run(args: &ClassicArgs) -> Outcome<ExitCode> {
     let interrupt = Interrupt::listen()?;
-    let machine = Machine::of(&args.machine)?;
-    let mut map = machine.explored()?;
+    let machine = Machine::of(&args.machine)?.confirmed()?;
+    let (mut map, _) = machine.explored()?;
     machine::select(&mut map, &args.places, "none")?;
     skip_devices(&mut map, args.skip_devices.as_deref().unwrap_or(""))?;
     let generator: Generator = format!("classic:{}", args.fuzz_count).parse().map_err(of_library)?;
-    let classic = Workload { machine, map, generator, seed: args.seed.unwrap_or_else(random_seed) };
+    let mut classic = Workload { machine, map, generator, seed: args.seed.unwrap_or_else(random_seed) };
     if classic.generator.prepare(&classic.map).length() == 0 {
         return Err(could_not_run("there are no ports to fuzz"));
     }
     let folder = Folder::new(args.output.out.as_deref())?;
+    classic.machine = classic.machine.with_notes_in(folder.path());
     let screen = Screen::new();
     screen.say(&format!("seed {}, results in {}", classic.seed, folder.path().display()));
     let (mut report, journal, execution) = classic.run(&interrupt, &screen)?;
@@ -194,11 +195,11 @@ impl Workload {
         let shows = |execution: &Execution| {
             Seen::of(execution, &self.map).is_like(&journal.verdict, &journal.signature)
         };
-        let replays = if interrupt.is_asked() { 0 } else { REPLAYS };
+        let replays = if interrupt.is_asked() { 0 } else { self.machine.replays(REPLAYS) };
         let replays =
             replay(&recording, replays, REPLAY_TIME, &start, &patience, &shows).map_err(of_library)?;
         let mut shrunk = None;
-        if replays.runs > 0 && replays.hits == replays.runs {
+        if replays.runs > 0 && replays.hits == replays.runs && !self.machine.is_slow() {
             let shrink =
                 Shrink { target: &start, shows: &shows, patience, time: SHRINK, stop: interrupt.flag() };
             shrunk =

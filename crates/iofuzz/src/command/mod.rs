@@ -58,7 +58,7 @@ impl Loaded {
         }
         let bytes = fs::read(file).map_err(of_file(file))?;
         let loaded = Replayable::load(&bytes, &name).map_err(of_library)?;
-        let machine = Machine::of_file(args, &loaded)?;
+        let machine = Machine::of_file(args, &loaded)?.confirmed()?;
         let journal = match loaded {
             Replayable::Journal(journal) => *journal,
             Replayable::Program(program) => Journal::new(Operations::Instructions(program.instructions)),
@@ -68,7 +68,8 @@ impl Loaded {
             (!journal.verdict.is_empty()).then(|| (journal.verdict.clone(), journal.signature.clone()));
         let operations = journal.operations.count();
         // A list that somebody wrote says nothing of the machine.
-        let map = if journal.regions == RegionMap::default() { machine.explored()? } else { journal.regions };
+        let map =
+            if journal.regions == RegionMap::default() { machine.explored()?.0 } else { journal.regions };
         Ok(Self { machine, map, recording, operations, expected })
     }
 }

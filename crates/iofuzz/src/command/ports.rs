@@ -9,14 +9,12 @@ use tool_support::Outcome;
 use super::print;
 use crate::args::PortsArgs;
 use crate::document::{Ports, SCHEMA};
-use crate::failure::of_library;
 use crate::machine::{self, Machine};
 
 pub(super) fn run(args: &PortsArgs) -> Outcome<ExitCode> {
     let machine = Machine::of(&args.machine)?;
-    let mut map = machine.explored()?;
+    let (mut map, target) = machine.explored()?;
     machine::select(&mut map, &args.places, "none")?;
-    let target = machine.start(&[]).map_err(of_library)?.identity();
     let document = Ports { schema: SCHEMA, target, map };
     print(args.json, &document, || text(&document.map))?;
     Ok(ExitCode::SUCCESS)

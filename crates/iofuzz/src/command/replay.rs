@@ -58,6 +58,7 @@ impl Runs {
             let mut target = loaded.machine.start(&prologue).map_err(of_library)?;
             let execution = loaded.recording.execute(target.as_mut(), &patience).map_err(of_library)?;
             let seen = Seen::of(&execution, &loaded.map);
+            let ended = execution.end.is_some();
             // Where nothing is expected, it is what the first one shows.
             let (verdict, signature) = expected.get_or_insert_with(|| seen.names());
             let hit = seen.is_like(verdict, signature);
@@ -69,6 +70,9 @@ impl Runs {
                 runs.kept = Some((seen, execution));
             }
             runs.hits += u64::from(hit);
+            if ended && !loaded.machine.is_renewable() {
+                break;
+            }
         }
         Ok(runs)
     }

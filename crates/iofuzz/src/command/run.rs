@@ -30,8 +30,11 @@ const SKIP: &str = "power,slow";
 
 pub(super) fn run(args: &RunArgs) -> Outcome<ExitCode> {
     let interrupt = Interrupt::listen()?;
-    let machine = Machine::of(&args.machine)?;
-    let mut map = machine.explored()?;
+    let machine = Machine::of(&args.machine)?.confirmed()?;
+    if args.jobs > 1 && !machine.is_renewable() {
+        return Err(Failure::usage("--jobs: there is one machine, which runs already"));
+    }
+    let (mut map, _) = machine.explored()?;
     machine::select(&mut map, &args.places, SKIP)?;
     let prologue = machine::prologue(&map)?;
     let options = Options {
@@ -42,10 +45,17 @@ pub(super) fn run(args: &RunArgs) -> Outcome<ExitCode> {
         time: args.time.or(if args.ops.is_none() { Some(TIME) } else { None }),
         operations: args.ops,
         patience: machine.patience,
+        resets: !machine.is_slow(),
         ..Options::new(map, args.seed.unwrap_or_else(random_seed))
+    };
+    let options = Options {
+        replays: machine.replays(options.replays),
+        shrink: if machine.is_slow() { Duration::ZERO } else { options.shrink },
+        ..options
     };
     let seed = options.seed;
     let folder = Folder::new(args.output.out.as_deref())?;
+    let machine = machine.with_notes_in(folder.path());
     let screen = Screen::new();
     screen.say(&format!("seed {seed}, results in {}", folder.path().display()));
     let campaign = Campaign::new(options);
@@ -54,6 +64,7 @@ pub(super) fn run(args: &RunArgs) -> Outcome<ExitCode> {
         folder: &folder,
         screen: &screen,
         processor: machine.with_processor(),
+        is_renewable: machine.is_renewable(),
         prologue: &prologue,
         ended: AtomicBool::new(false),
         doubtful: Mutex::default(),
@@ -89,6 +100,8 @@ struct Watch<'a> {
     screen: &'a Screen,
     /// Who has to show a finding, too.
     processor: Option<Machine>,
+    /// Whether there can be another machine after the end of one.
+    is_renewable: bool,
     prologue: &'a [Instruction],
     ended: AtomicBool,
     /// The signatures that a processor did not show.
@@ -144,6 +157,9 @@ impl Watch<'_> {
                     lock(&self.doubtful).push(finding.signature.clone());
                 }
                 let confirmed = *confirmed && shown;
+                if !self.is_renewable && matches!(finding.verdict.as_str(), "crash" | "vmm-deadlock") {
+                    self.campaign.stop();
+                }
                 let kept = self.folder.keep(finding, journal, *shrunk, confirmed);
                 self.screen.say(&told(finding, confirmed));
                 match kept {

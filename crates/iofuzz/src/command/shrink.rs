@@ -27,6 +27,12 @@ pub(super) fn run(args: &ShrinkArgs) -> Outcome<ExitCode> {
     interrupt.exit_soon();
     let loaded = Loaded::of(&args.file, &args.machine)?;
     let name = args.file.display();
+    if !loaded.machine.is_renewable() {
+        return Err(could_not_run(format!(
+            "{name}: each attempt needs a fresh machine, and this one runs already: leave out --attach, and name a machine \
+             behind --"
+        )));
+    }
     if loaded.operations > MAX_OPERATIONS {
         return Err(could_not_run(format!(
             "{name}: {} operations are more than the {MAX_OPERATIONS} that can be shrunk",

@@ -15,6 +15,8 @@ mod replay;
 #[cfg(test)]
 mod run;
 #[cfg(test)]
+mod session;
+#[cfg(test)]
 mod shrink;
 #[cfg(test)]
 mod signals;
