@@ -24,6 +24,8 @@ const EPISODES_PER_MACHINE: usize = 256;
 /// How long an episode may take: one that has made its machine slow, with timers that fire without a pause, is left. The
 /// journal says how much of it was executed.
 const EPISODE_TIME: Duration = Duration::from_millis(200);
+/// After how many such episodes in a row the machine is replaced: what slowed it down survives a reset.
+const SLOW_EPISODES: u32 = 2;
 /// After how many hits of a finding its port is left alone, so that others are found behind it.
 const HITS_UNTIL_SKIPPED: u64 = 3;
 /// How many machines in a row may fail to start, or die of something that is no finding, before the campaign gives up.
@@ -318,8 +320,9 @@ impl Job<'_> {
         let campaign = self.campaign;
         let mut parts: Vec<Part> = Vec::new();
         let mut resets: Vec<u64> = Vec::new();
+        let mut slow = 0;
         campaign.known().target = target.identity();
-        while parts.len() < EPISODES_PER_MACHINE && !self.is_over() {
+        while parts.len() < EPISODES_PER_MACHINE && slow < SLOW_EPISODES && !self.is_over() {
             let (map, prepared) = {
                 let known = campaign.known();
                 (known.map.clone(), known.prepared.clone())
@@ -329,6 +332,7 @@ impl Job<'_> {
             let is_reset = campaign.options.resets && !parts.is_empty();
             let before = if is_reset { &[Instruction::Reset][..] } else { &[][..] };
             let execution = self.execute(target, before, &prepared, episode, wanted)?;
+            slow = if execution.cut { slow + 1 } else { 0 };
             let earlier: u64 = parts.iter().map(|part| part.operations).sum();
             parts.push(Part { episode, operations: execution.done });
             resets.extend(execution.reset_points.iter().map(|point| earlier + point));

@@ -83,6 +83,8 @@ pub struct Execution {
     pub end: Option<Incident>,
     /// How the process ended, if it did.
     pub death: Option<Death>,
+    /// Whether it was cut, as it took longer than [`Patience::program`].
+    pub cut: bool,
     /// Whether it was stopped by the observer.
     pub stopped: bool,
 }
@@ -121,6 +123,7 @@ impl Execution {
         self.resets += next.resets;
         self.overwritten += next.overwritten;
         self.death = next.death;
+        self.cut |= next.cut;
         self.stopped = next.stopped;
     }
 }
@@ -208,8 +211,11 @@ impl Run<'_> {
         let mut known = self.start;
         let begun = Instant::now();
         loop {
-            if self.patience.program.is_some_and(|time| begun.elapsed() >= time) && !exhausted {
-                self.next = self.start.done + self.offset;
+            let handed = self.start.done + self.offset;
+            let is_late = self.patience.program.is_some_and(|time| begun.elapsed() >= time);
+            if is_late && !self.execution.cut && (handed < self.next || !exhausted) {
+                self.next = handed;
+                self.execution.cut = true;
                 exhausted = true;
             }
             exhausted = self.make(program, exhausted);

@@ -99,16 +99,21 @@ fn an_observer_stops_it() {
 
 #[test]
 fn a_program_that_takes_too_long_is_cut_and_what_was_handed_over_is_done() {
-    let mut program = std::iter::repeat_with(|| harmless(1).remove(0));
-    let patience = Patience { program: Some(Duration::from_millis(50)), ..patience() };
-    let mut sim = fresh();
-    let begun = Instant::now();
-    let observe = &mut |_: &_| ControlFlow::Continue(());
-    let execution = execute(&mut sim, &[], &mut program, &patience, observe).unwrap();
-    assert!(execution.end.is_none() && !execution.stopped && execution.done > 0);
-    assert!(begun.elapsed() < Duration::from_secs(20));
-    let progress = sim.progress();
-    assert_eq!((progress.done, progress.started), (execution.done, execution.done));
+    let delay = || Instruction::Delay { count: 100_000 };
+    // One without an end, and one that was made as a whole before its time was over.
+    let endless = Box::new(std::iter::repeat_with(delay)) as Box<dyn Iterator<Item = Instruction>>;
+    for mut program in [endless, Box::new(std::iter::repeat_with(delay).take(100_000))] {
+        let patience = Patience { program: Some(Duration::from_millis(50)), ..patience() };
+        let mut sim = fresh();
+        let begun = Instant::now();
+        let observe = &mut |_: &_| ControlFlow::Continue(());
+        let execution = execute(&mut sim, &[], &mut program, &patience, observe).unwrap();
+        assert!(execution.cut && execution.end.is_none() && !execution.stopped);
+        assert!((1..100_000).contains(&execution.done), "{}", execution.done);
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        let progress = sim.progress();
+        assert_eq!((progress.done, progress.started), (execution.done, execution.done));
+    }
 }
 
 #[test]
