@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::generate::{Generator, Prepared};
 use crate::instruction::{Instruction, PortWidth};
 use crate::journal::{Journal, Part};
+use crate::refine::refined;
 use crate::region::{Region, RegionMap, Skipped, Space};
 use crate::report::{Finding, Report};
 use crate::target::{Identity, Target};
@@ -26,9 +27,13 @@ const EPISODES_PER_MACHINE: usize = 256;
 const EPISODE_TIME: Duration = Duration::from_millis(200);
 /// After how many such episodes in a row the machine is replaced: what slowed it down survives a reset.
 const SLOW_EPISODES: u32 = 2;
+const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
 /// After how many hits of a finding its port is left alone, so that others are found behind it.
 const HITS_UNTIL_SKIPPED: u64 = 3;
-/// How many machines in a row may fail to start, or die of something that is no finding, before the campaign gives up.
+/// How long to wait after that.
+const RETRY: Duration = Duration::from_millis(500);
+/// How many machines in a row may fail to start before the campaign gives up.
 const MAX_FAILURES: u32 = 20;
 
 /// What a campaign is to do.
@@ -50,7 +55,7 @@ pub struct Options {
     pub time: Option<Duration>,
     /// How many instructions; without an end where it is `None`.
     pub operations: Option<u64>,
-    /// How many episodes; without an end where it is `None`. `classic` ends after one.
+    /// How many episodes; without an end where it is `None`. One of `classic` is all of it.
     pub episodes: Option<u64>,
     /// How long what may take.
     pub patience: Patience,
@@ -264,6 +269,13 @@ impl Campaign {
         let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
         taken
     }
+
+    /// Gives back what was not executed.
+    fn give_back(&self, operations: u64) {
+        if self.options.operations.is_some() {
+            self.left.fetch_add(operations, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What was seen, before it is replayed.
@@ -297,12 +309,13 @@ impl Job<'_> {
                 // One that starts now and then, as on a machine without memory, is worth another try.
                 Err(_) if failures > 0 && failures < MAX_FAILURES => {
                     failures += 1;
+                    std::thread::sleep(RETRY);
                     continue;
                 }
                 Err(error) => return Err(error),
             };
             self.campaign.machines.fetch_add(1, Ordering::Relaxed);
-            failures = failures.max(1);
+            failures = 1;
             if !self.live(target.as_mut())? {
                 return Ok(());
             }
@@ -332,13 +345,16 @@ impl Job<'_> {
             let is_reset = campaign.options.resets && !parts.is_empty();
             let before = if is_reset { &[Instruction::Reset][..] } else { &[][..] };
             let execution = self.execute(target, before, &prepared, episode, wanted)?;
+            campaign.give_back(wanted.saturating_sub(execution.done));
             slow = if execution.cut { slow + 1 } else { 0 };
             let earlier: u64 = parts.iter().map(|part| part.operations).sum();
             parts.push(Part { episode, operations: execution.done });
             resets.extend(execution.reset_points.iter().map(|point| earlier + point));
             let identity = target.identity();
-            if execution.end.is_some() {
-                // What killed it holds memory that the replays need.
+            let mut incidents = execution.incidents.iter().chain(&execution.end);
+            let is_over = execution.end.is_some() || incidents.any(|incident| incident.verdict.is_finding());
+            if is_over {
+                // It holds what the replays may need: memory, files, sockets.
                 target.stop();
             }
             for incident in execution.incidents.iter().chain(&execution.end) {
@@ -362,7 +378,7 @@ impl Job<'_> {
                 *campaign.known().incidents.entry("guest-overwritten".to_owned()).or_default() +=
                     execution.overwritten;
             }
-            if execution.end.is_some() {
+            if is_over {
                 return Ok(true);
             }
         }
@@ -387,10 +403,10 @@ impl Job<'_> {
         let mut counted = 0;
         let mut observe = |progress: &crate::target::Progress| {
             let resets = progress.resets.saturating_sub(told.resets);
-            campaign.operations.fetch_add(progress.done.saturating_sub(told.done), Ordering::Relaxed);
+            campaign.operations.fetch_add(progress.started.saturating_sub(told.done), Ordering::Relaxed);
             campaign.resets.fetch_add(resets, Ordering::Relaxed);
             counted += resets;
-            told.done = told.done.max(progress.done);
+            told.done = told.done.max(progress.started);
             told.resets = told.resets.max(progress.resets);
             if self.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
@@ -419,12 +435,15 @@ impl Job<'_> {
         if self.is_known(&seen) {
             return Ok(());
         }
-        let looked = finding::look(self, &seen);
+        let (mut finding, journal, shrunk) = finding::look(self, &seen);
         campaign.known().pending.retain(|pending| *pending != seen.signature);
-        let (mut finding, journal, shrunk) = looked?;
         // A process that died has died. What took long may have been the host's fault: most replays have to show it, too.
-        let confirmed =
-            finding.hits * 2 > finding.runs || matches!(seen.incident.verdict, Verdict::Crash { .. });
+        let died = match seen.incident.verdict {
+            // Somebody else killed it, the kernel for want of memory perhaps.
+            Verdict::Crash { signal, .. } => !matches!(signal, Some(SIGKILL | SIGTERM)),
+            _ => false,
+        };
+        let confirmed = finding.hits * 2 > finding.runs || died;
         let event =
             Event::Finding { finding: &finding, journal: &journal, shrunk: shrunk.as_deref(), confirmed };
         finding.journal = (self.observe)(event).unwrap_or_default();
@@ -492,17 +511,4 @@ fn place(seen: &Seen) -> Option<Region> {
     let last = first.saturating_add(u64::from(bytes) - 1).min(end);
     let name = seen.map.narrowest(space, first).map_or_else(String::new, |region| region.name.clone());
     Some(Region { space, first, last, name })
-}
-
-/// A shutdown that a debug-exit device asked for is one that it would have ended the VMM with.
-#[must_use]
-pub fn refined(incident: &Incident, map: &RegionMap) -> Incident {
-    let mut refined = incident.clone();
-    if let (Verdict::GuestShutdown, Some(Instruction::Out { port, value, .. })) =
-        (&incident.verdict, &incident.instruction)
-        && map.narrowest(Space::Port, u64::from(*port)).is_some_and(|region| region.name == "isa-debug-exit")
-    {
-        refined.verdict = Verdict::DebugExit(((value << 1 | 1) & 0xff) as i32);
-    }
-    refined
 }

@@ -16,7 +16,7 @@ const CHUNKS: usize = 64;
 /// How long a target may do nothing before it is asked how it is.
 const QUIET: Duration = Duration::from_millis(20);
 /// How many instructions are in flight at first, at least and at most; between, as many as take [`AHEAD`].
-const WINDOW: (u64, u64, u64) = (4096, 64, 1 << 17);
+const WINDOW: (u64, u64, u64) = (1024, 64, 1 << 17);
 /// How much work a target has ahead of it: so much longer does a program take than it may.
 const AHEAD: Duration = Duration::from_millis(20);
 /// How often a machine's speed is measured.
@@ -62,8 +62,10 @@ pub struct Incident {
     pub verdict: Verdict,
     /// The instruction that was in flight or, if none was, the last one: its number in the program.
     pub index: Option<u64>,
-    /// Its text.
+    /// The instruction.
     pub instruction: Option<Instruction>,
+    /// The instructions up to that one, oldest first; 16 at most.
+    pub trail: Vec<Instruction>,
 }
 
 /// How the execution of a program ended.
@@ -95,7 +97,7 @@ impl Execution {
     pub fn worst(&self) -> Incident {
         let reset = || {
             let verdict = if self.resets > 0 { Verdict::GuestReset } else { Verdict::Completed };
-            Incident { verdict, index: None, instruction: None }
+            Incident { verdict, index: None, instruction: None, trail: Vec::new() }
         };
         let mut worst = reset();
         for incident in self.incidents.iter().chain(&self.end) {
@@ -128,11 +130,18 @@ impl Execution {
     }
 }
 
+/// How many instructions before an incident are kept with it.
+const TRAIL: u64 = 16;
 /// How many incidents are kept.
 const MAX_INCIDENTS: usize = 1000;
 
 /// Is told how far a target is; can stop it.
 pub type Observe<'a> = &'a mut dyn FnMut(&Progress) -> ControlFlow<()>;
+
+/// An [`Observe`] that stops nothing.
+pub fn to_the_end(_: &Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
 
 /// Has `target`, which is started, execute `before` and then `program`, to its end or the machine's.
 ///
@@ -250,6 +259,9 @@ impl Run<'_> {
         }
         let chunk: Vec<Instruction> = (&mut *program).take(CHUNK).collect();
         let ended = chunk.len() < CHUNK;
+        if chunk.is_empty() {
+            return true;
+        }
         let first = self.next;
         self.next += chunk.len() as u64;
         self.queue.push_back((first, chunk));
@@ -299,7 +311,8 @@ impl Run<'_> {
         while self
             .queue
             .front()
-            .is_some_and(|(first, chunk)| first + chunk.len() as u64 <= done && self.queue.len() > 1)
+            // The last one that was done is still asked for.
+            .is_some_and(|(first, chunk)| first + (chunk.len() as u64) + TRAIL < done && self.queue.len() > 1)
         {
             self.queue.pop_front();
         }
@@ -353,7 +366,9 @@ impl Run<'_> {
 
     fn wait_for_vmm(&mut self, observe: Observe<'_>) -> Result<bool> {
         loop {
-            if observe(&self.target.progress()).is_break() {
+            // What has been silent for that long is to have its verdict.
+            let is_pending = self.last_move.elapsed() >= self.patience.stall;
+            if observe(&self.target.progress()).is_break() && !is_pending {
                 return Ok(true);
             }
             let silent = self.last_move.elapsed();
@@ -436,7 +451,20 @@ impl Run<'_> {
             if progress.started > progress.done { Some(progress.done) } else { progress.done.checked_sub(1) };
         let at = at.filter(|&at| at >= self.origin);
         let instruction = at.and_then(|at| self.instruction(at)).cloned();
-        Incident { verdict, index: at.map(|at| at - self.origin), instruction }
+        let trail = at.map_or_else(Vec::new, |at| self.trail(at));
+        Incident { verdict, index: at.map(|at| at - self.origin), instruction, trail }
+    }
+
+    /// The instructions up to number `at`.
+    fn trail(&self, at: u64) -> Vec<Instruction> {
+        let first = at.saturating_sub(TRAIL - 1).max(self.origin);
+        (first..=at)
+            .rev()
+            .map_while(|at| self.instruction(at).cloned())
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .collect()
     }
 
     fn instruction(&self, at: u64) -> Option<&Instruction> {

@@ -60,7 +60,7 @@ pub enum Generator {
     Stream,
     /// What drivers do, with mistakes, where the device is known; else [`Generator::Stream`].
     Model,
-    /// [`Generator::Stream`] and [`Generator::Model`] in turn, episode by episode.
+    /// [`Generator::Stream`] or [`Generator::Model`], as chance has it, episode by episode.
     #[default]
     Mixed,
 }
@@ -165,7 +165,8 @@ impl Prepared {
             }
             Generator::Stream => stream(random),
             Generator::Model => model(random),
-            Generator::Mixed if episode.is_multiple_of(2) => stream(random),
+            // Drawn, not in turn: one of two shards would have nothing but streams.
+            Generator::Mixed if Random::part(!seed, episode).one_in(2) => stream(random),
             Generator::Mixed => model(random),
         };
         Episode { maker, left: self.length() }

@@ -247,6 +247,17 @@ pub enum Instruction {
     Reset,
 }
 
+impl Instruction {
+    /// The status with which a debug-exit device ends its VMM, if this is a write to one.
+    #[must_use]
+    pub fn debug_exit_status(&self) -> Option<i32> {
+        match self {
+            Self::Out { value, .. } => Some(((value << 1 | 1) & 0xff) as i32),
+            _ => None,
+        }
+    }
+}
+
 /// The largest count of a string instruction.
 pub const MAX_STRING: u32 = 1 << 16;
 /// The largest number of bytes that one instruction writes.

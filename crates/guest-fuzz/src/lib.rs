@@ -65,6 +65,7 @@ mod pattern;
 mod port_io;
 pub mod program;
 pub mod random;
+pub mod refine;
 pub mod region;
 #[cfg(feature = "serde")]
 pub mod replay;

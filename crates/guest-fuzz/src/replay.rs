@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use crate::engine::{Execution, Patience, execute};
+use crate::engine::{Execution, Observe, Patience, execute};
 use crate::error::{Error, Result};
 use crate::generate::{Generator, Prepared};
 use crate::instruction::Instruction;
@@ -104,8 +104,12 @@ impl Recording {
     ///
     /// # Errors
     /// Where the target fails in a way that is no verdict.
-    pub fn execute(&self, target: &mut dyn Target, patience: &Patience) -> Result<Execution> {
-        let observe = &mut |_: &_| ControlFlow::Continue(());
+    pub fn execute(
+        &self,
+        target: &mut dyn Target,
+        patience: &Patience,
+        observe: Observe<'_>,
+    ) -> Result<Execution> {
         let (prepared, seed, parts, resets) = match &self.source {
             Source::Instructions(instructions) => {
                 return execute(target, &[], &mut instructions.iter().cloned(), patience, observe);
@@ -121,7 +125,7 @@ impl Recording {
             let last = number + 1 == parts.len();
             let patience = if last { *patience } else { Patience { settle: Duration::ZERO, ..*patience } };
             whole.append(execute(target, before, &mut episode, &patience, observe)?);
-            if whole.end.is_some() {
+            if whole.end.is_some() || whole.stopped {
                 break;
             }
         }
@@ -140,7 +144,7 @@ pub struct Replays {
     pub execution: Option<Execution>,
 }
 
-/// Replays `recording` on a fresh machine `times` times, or as often as one can begin before `time` is over.
+/// Replays `recording` on a fresh machine `times` times, or as often as it goes before `time` is over.
 ///
 /// # Errors
 /// Where a machine does not start.
@@ -156,7 +160,11 @@ pub fn replay(
     let mut replays = Replays { runs: 0, hits: 0, execution: None };
     while replays.runs < times && (replays.runs == 0 || begun.elapsed() < time) {
         let mut target = start()?;
-        let execution = recording.execute(target.as_mut(), patience)?;
+        let observe = &mut |_: &_| match begun.elapsed() < time {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        };
+        let execution = recording.execute(target.as_mut(), patience, observe)?;
         let shown = shows(&execution);
         if replays.hits == 0 {
             replays.execution = Some(execution);

@@ -5,6 +5,8 @@ use crate::instruction::Instruction;
 use crate::region::{RegionMap, Space};
 use crate::verdict::{Death, Verdict};
 
+const SIGTRAP: i32 = 5;
+const SIGABRT: i32 = 6;
 /// The longest signature.
 const MAX: usize = 200;
 
@@ -23,7 +25,12 @@ pub fn signature(incident: &Incident, death: Option<&Death>, map: &RegionMap) ->
         let region = place.and_then(|(space, address)| map.narrowest(space, address));
         return region.map_or(how.clone(), |region| format!("{how}: {}", region.name));
     }
-    let words = death.filter(|_| incident.verdict.is_finding()).and_then(|death| last_words(&death.stderr));
+    // Who is killed by the processor says nothing: the last words are about something else.
+    let may_speak = match incident.verdict {
+        Verdict::Crash { signal, .. } => signal.is_none_or(|signal| matches!(signal, SIGABRT | SIGTRAP)),
+        _ => false,
+    };
+    let words = death.filter(|_| may_speak).and_then(|death| last_words(&death.stderr));
     let what = words.unwrap_or_else(|| place(incident.instruction.as_ref(), map));
     let text = format!("{how}: {what}");
     text.chars().take(MAX).collect()
@@ -147,6 +154,7 @@ mod tests {
         let incident = Incident {
             verdict: Verdict::of_death(&death, None),
             index: Some(3),
+            trail: Vec::new(),
             instruction: Some(Instruction::Out { port: 0x2014, width: PortWidth::Byte, value: 0 }),
         };
         let region = Region { space: Space::Port, first: 0x2000, last: 0x201f, name: "testdev".to_owned() };

@@ -108,7 +108,7 @@ impl Verdict {
     pub fn of_death(death: &Death, last: Option<&Instruction>) -> Self {
         match (death.signal, death.code) {
             (None, Some(0)) => Self::Exit,
-            (None, Some(code)) if last.is_some_and(|last| debug_exit(last) == Some(code)) => {
+            (None, Some(code)) if last.is_some_and(|last| last.debug_exit_status() == Some(code)) => {
                 Self::DebugExit(code)
             }
             (signal, code) => Self::Crash { signal, code },
@@ -119,14 +119,6 @@ impl Verdict {
     #[must_use]
     pub fn is_finding(&self) -> bool {
         matches!(self, Self::GuestHang | Self::VmmStall(_) | Self::VmmDeadlock | Self::Crash { .. })
-    }
-}
-
-/// The status with which a debug-exit device ends its VMM, if `instruction` is a write to one.
-fn debug_exit(instruction: &Instruction) -> Option<i32> {
-    match instruction {
-        Instruction::Out { value, .. } => Some(((value << 1 | 1) & 0xff) as i32),
-        _ => None,
     }
 }
 

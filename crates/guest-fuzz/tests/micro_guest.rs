@@ -244,6 +244,32 @@ fn a_stopped_qemu_is_silent_and_a_guest_without_its_program_is_overwritten() {
     assert_eq!(target.wait(PATIENCE).done, 2);
 }
 
+/// The guest's own counters and its prologue, overwritten by what the guest was told.
+#[test]
+fn a_control_block_that_is_overwritten_is_restored() {
+    use guest_fuzz::engine::{Patience, execute, to_the_end};
+    let write = |address, value| Instruction::Write { address, width: Width::Long, value };
+    // How many were begun, how often it booted, the prologue's length and slots.
+    for address in [0x21_1240, 0x21_1040, 0x21_1100, 0x22_0000] {
+        let mut target =
+            MicroGuest::new(QemuCommand::new("qemu-system-x86_64", ["-M", "pc", "-nodefaults"])).unwrap();
+        target.set_prologue(&[out(0x81, 0x77)]);
+        target.start().unwrap();
+        let program =
+            [inb(0x80), write(address, 0x5), out(0x81, 1), Instruction::Reset, inb(0x81), inb(0x80)];
+        let patience = Patience { hang: Duration::from_secs(2), ..Patience::default() };
+        let begun = Instant::now();
+        let execution =
+            execute(&mut target, &[], &mut program.iter().cloned(), &patience, &mut to_the_end).unwrap();
+        assert!(begun.elapsed() < PATIENCE, "{address:#x}");
+        // A number of boots that could be one is believed.
+        assert!(execution.resets <= 5 && execution.reset_points.len() <= 5, "{address:#x}: {execution:?}");
+        // The same machine, when it is brought back.
+        target.recover(Recovery::Reset, PATIENCE).unwrap();
+        assert_eq!(values(&mut target, &[inb(0x81)]), [0x77], "{address:#x}");
+    }
+}
+
 #[test]
 fn every_machine_that_takes_a_firmware() {
     for machine_type in ["pc", "q35", "isapc", "microvm"] {

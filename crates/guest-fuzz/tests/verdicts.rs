@@ -86,6 +86,16 @@ fn numbers_count_from_the_program_and_a_reset_before_it_is_none_of_its() {
 }
 
 #[test]
+fn the_last_instruction_of_a_full_chunk_is_known_while_it_settles() {
+    // The machine sleeps after its last instruction, which is the last of a whole number of chunks.
+    let program = [harmless(2047), Plant::Suspend.trigger()].concat();
+    let execution = run(&mut fresh(), &[], &program);
+    let worst = execution.worst();
+    assert_eq!((worst.verdict, worst.index), (Verdict::GuestSuspend, Some(2047)));
+    assert_eq!(worst.instruction.as_ref(), program.last());
+}
+
+#[test]
 fn an_observer_stops_it() {
     let mut count = 0;
     let mut program = std::iter::repeat_with(|| harmless(1).remove(0));
@@ -99,7 +109,7 @@ fn an_observer_stops_it() {
 
 #[test]
 fn a_program_that_takes_too_long_is_cut_and_what_was_handed_over_is_done() {
-    let delay = || Instruction::Delay { count: 100_000 };
+    let delay = || Instruction::Delay { count: 1000 };
     // One without an end, and one that was made as a whole before its time was over.
     let endless = Box::new(std::iter::repeat_with(delay)) as Box<dyn Iterator<Item = Instruction>>;
     for mut program in [endless, Box::new(std::iter::repeat_with(delay).take(100_000))] {

@@ -96,7 +96,7 @@ pub struct MachineArgs {
     /// A guest that did nothing for that long hangs [default: 3s]
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     pub hang: Option<Duration>,
-    /// A VMM that did not answer for that long has stalled [default: 2s]
+    /// A VMM that did not answer for that long has stalled [default: 5s]
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     pub stall: Option<Duration>,
     /// A VMM that did not answer for that long never will [default: 15s]
@@ -133,7 +133,7 @@ pub struct PlaceArgs {
     /// What to touch, between commas: ports (0x60-0x6f), names of regions (with * and ?), @FILE with regions
     #[arg(long, value_name = "LIST")]
     pub ports: Option<String>,
-    /// What to leave alone, between commas: ports, names (with * and ?), the sets `power` and `reset`, or `none`
+    /// What to leave alone, between commas: ports, names (with * and ?), the sets `power`, `slow` and `reset`, or `none`
     #[arg(long, value_name = "LIST")]
     pub skip: Option<String>,
 }
@@ -160,10 +160,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", value_parser = value::whole)]
     pub seed: Option<u64>,
     /// How many machines run at a time
-    #[arg(long, value_name = "N", value_parser = value::positive, default_value = "1")]
+    #[arg(long, value_name = "N", value_parser = value::jobs, default_value = "1")]
     pub jobs: u64,
     /// How long, in seconds, or with a unit: 10s, 2m, 1h [default: 60s, or no end with --ops]
-    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    #[arg(long, value_name = "TIME", value_parser = value::some_time)]
     pub time: Option<Duration>,
     /// How many operations
     #[arg(long, value_name = "N", value_parser = value::positive)]

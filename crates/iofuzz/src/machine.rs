@@ -93,6 +93,9 @@ impl Machine {
         transport: Option<Transport>,
         arguments: impl FnOnce() -> Vec<std::ffi::OsString>,
     ) -> Outcome<Self> {
+        if args.machine.is_some() && QemuCommand::new("", args.arguments.clone()).has(&["-M", "-machine"]) {
+            return Err(Failure::usage("--machine, and another one behind --: which of them?"));
+        }
         let program = args.qemu.clone().or_else(qemu::find);
         let is_linux = args.session.attach.is_some() || args.session.ssh.is_some();
         let transport = match (transport, &program) {

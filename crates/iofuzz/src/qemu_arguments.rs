@@ -77,6 +77,40 @@ pub(crate) fn first_that_reaches_out(arguments: &[String]) -> Option<&str> {
     None
 }
 
+/// Keys whose values name files, programs or devices of the host, of devices, machines and `-boot`.
+const KEYS_OF_FILES: [&str; 22] = [
+    "append",
+    "bios",
+    "dtb",
+    "dumpdtb",
+    "file",
+    "filename",
+    "firmware",
+    "host",
+    "hostaddr",
+    "hostbus",
+    "hostdevice",
+    "hostport",
+    "initrd",
+    "kernel",
+    "mem-path",
+    "path",
+    "romfile",
+    "rootdir",
+    "script",
+    "splash",
+    "sysfsdev",
+    "desc",
+];
+
+/// Whether a device is, or takes, one of the host's.
+fn is_of_the_host(driver: &str) -> bool {
+    let starts =
+        ["ccid", "emulated", "loader", "guest-loader", "u2f", "usb-host", "usb-mtp", "vfio", "vhost", "xen"];
+    let parts = ["passthr", "-host", "loader"];
+    starts.iter().any(|start| driver.starts_with(start)) || parts.iter().any(|part| driver.contains(part))
+}
+
 fn is_harmless(name: &str, value: &str) -> bool {
     // A drive without a file: one that is read as zeroes, and forgets what is written.
     let null = ["file=null-co://", "file=null-aio://", "driver=null-co", "driver=null-aio", "read-zeroes=on"];
@@ -86,11 +120,15 @@ fn is_harmless(name: &str, value: &str) -> bool {
         let known = |part: &str| rest.iter().any(|start| part.starts_with(start));
         return parts().all(known) && value.split(',').any(|part| part.contains("null-"));
     }
+    // JSON says the same in other words.
+    if value.contains(['{', '/', '\\']) {
+        return false;
+    }
     let reaches_out = |part: &str| {
-        let keys =
-            ["file", "path", "host", "script", "mem-path", "romfile", "sysfsdev", "filename", "firmware"];
-        let key = part.split_once('=').map_or("", |(key, _)| key);
-        keys.contains(&key) || part.contains('/') || part.starts_with("vfio") || part.contains("loader")
+        let (key, driver) = part.split_once('=').unwrap_or(("", part));
+        // `-global` puts a driver in front of the key.
+        let (prefix, key) = key.rsplit_once('.').unwrap_or(("", key));
+        [prefix, driver].iter().any(|driver| is_of_the_host(driver)) || KEYS_OF_FILES.contains(&key)
     };
     !parts().any(reaches_out)
 }
@@ -147,6 +185,18 @@ mod tests {
             ("--kernel x", "--kernel"),
             ("-device loader,file=x", "-device"),
             ("-device vfio-pci,host=00:01.0", "-device"),
+            ("-device driver=vfio-pci,x=1", "-device"),
+            (r#"-device {"driver":"vfio-pci","host":"0000:00:01.0"}"#, "-device"),
+            ("-device usb-host,hostbus=1,hostport=1", "-device"),
+            ("-device usb-mtp,rootdir=.", "-device"),
+            ("-device x,rootdir=..", "-device"),
+            ("-global usb-mtp.rootdir=.", "-global"),
+            ("-global virtio-net-pci.romfile=x", "-global"),
+            ("-boot splash=x", "-boot"),
+            ("-M pc,kernel=x", "-M"),
+            ("-M pc,initrd=x", "-M"),
+            ("-M pc,dumpdtb=x", "-M"),
+            ("-device vhost-vsock-pci,guest-cid=3", "-device"),
             ("-M pc,firmware=x", "-M"),
             ("x", "x"),
             ("-netdev user,id=n", "-netdev"),

@@ -26,6 +26,18 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A time that is not 0.
+pub(crate) fn some_time(text: &str) -> Result<Duration, String> {
+    let wrong = || "expected more than no time".to_owned();
+    duration(text).and_then(|time| if time.as_millis() > 0 { Ok(time) } else { Err(wrong()) })
+}
+
+/// A number of machines.
+pub(crate) fn jobs(text: &str) -> Result<u64, String> {
+    positive(text)
+        .and_then(|jobs| if jobs <= 256 { Ok(jobs) } else { Err("expected 256 or less".to_owned()) })
+}
+
 /// A number of 64 bits, in decimal or with `0x`, and `_` between digits.
 pub(crate) fn whole(text: &str) -> Result<u64, String> {
     let number = number::parse(text).and_then(|number| u64::try_from(number).ok());

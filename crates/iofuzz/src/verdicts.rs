@@ -1,7 +1,7 @@
 //! What an execution came to, in the words of the documents.
 
-use guest_fuzz::campaign::refined;
 use guest_fuzz::engine::{Execution, Incident};
+use guest_fuzz::refine::refined;
 use guest_fuzz::region::RegionMap;
 use guest_fuzz::signature::signature;
 use guest_fuzz::verdict::Verdict;
@@ -20,7 +20,7 @@ impl Seen {
     pub(crate) fn of(execution: &Execution, map: &RegionMap) -> Self {
         let all = execution.incidents.iter().chain(&execution.end).map(|incident| refined(incident, map));
         let verdict = if execution.resets > 0 { Verdict::GuestReset } else { Verdict::Completed };
-        let nothing = Incident { verdict, index: None, instruction: None };
+        let nothing = Incident { verdict, index: None, instruction: None, trail: Vec::new() };
         let incident = all.fold(
             nothing,
             |worst, incident| {
@@ -36,6 +36,17 @@ impl Seen {
     /// Verdict and signature, for comparisons and documents.
     pub(crate) fn names(&self) -> (String, String) {
         (self.incident.verdict.name().to_owned(), self.signature.clone())
+    }
+
+    /// What of `execution` is as `verdict` and `signature` say, if anything is; else the worst.
+    pub(crate) fn like(execution: &Execution, map: &RegionMap, verdict: &str, signature: &str) -> Self {
+        let all = execution.incidents.iter().chain(&execution.end);
+        let one = |incident: &Incident| {
+            let one = Execution { incidents: vec![incident.clone()], end: None, ..execution.clone() };
+            Self::of(&one, map)
+        };
+        let found = all.map(one).find(|seen| seen.is_like(verdict, signature));
+        found.unwrap_or_else(|| Self::of(execution, map))
     }
 
     /// Whether both are the same, as far as a user is concerned.

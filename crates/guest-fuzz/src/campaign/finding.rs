@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Job, Options, Seen, refined};
+use super::{Event, Job, Options, Seen};
 use crate::engine::{Execution, Patience};
-use crate::error::Result;
 use crate::instruction::Instruction;
 use crate::journal::{InFlight, Journal, Operations, Part, SCHEMA, Source};
+use crate::refine::refined;
 use crate::region::RegionMap;
-use crate::replay::{RESETS, Recording, replay};
+use crate::replay::{RESETS, Recording, Replays, replay};
 use crate::report::{self, Finding};
 use crate::shrink::Shrink;
 use crate::signature::signature;
@@ -18,11 +18,10 @@ use crate::verdict::Verdict;
 /// A longer program is not shrunk: it would not be done in time.
 const MAX_SHRUNK: u64 = 4 << 20;
 
+/// What a replay may take however late it is.
+const LEAST: Duration = Duration::from_secs(1);
 /// How long replays, and the shrinker, may take when the campaign's time is over.
 const OVERTIME: Duration = Duration::from_secs(5);
-/// What takes longer to see is not replayed when the campaign's time is over.
-const MAX_OVERTIME: Duration = Duration::from_secs(4);
-
 /// Whether an execution shows `signature`.
 pub(super) fn shows(execution: &Execution, wanted: &str, map: &RegionMap) -> bool {
     let of = |incident| {
@@ -33,14 +32,16 @@ pub(super) fn shows(execution: &Execution, wanted: &str, map: &RegionMap) -> boo
 }
 
 /// Replays what was seen, and shrinks it.
-pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Option<Vec<Instruction>>)> {
+///
+/// Where no machine starts for that, it is a finding without replays.
+pub(super) fn look(job: &Job<'_>, seen: &Seen) -> (Finding, Journal, Option<Vec<Instruction>>) {
     let options = &job.campaign.options;
     let shown = |execution: &Execution| shows(execution, &seen.signature, &seen.map);
-    let patience = patience_for(&seen.incident.verdict, options.patience);
+    let patience = patience_for(&seen.incident.verdict, options.patience, job.is_over());
     let wanted = match seen.incident.verdict {
         Verdict::Crash { .. } => options.replays,
         // Each takes as long as it takes to be sure: too long where it should have ended already.
-        ref slow if job.is_over() && cost(slow, &patience) > MAX_OVERTIME => 0,
+        _ if job.is_over() => options.replays.min(1),
         _ => options.replays.min(2),
     };
     let recording = |parts: &[Part]| {
@@ -52,12 +53,17 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
     let mut parts = last;
     let start = job.start;
     let replayed = |parts: &[Part]| {
-        replay(&recording(parts), wanted, job.allowed(options.replay_time), start, &patience, &shown)
+        let time = job.allowed(options.replay_time);
+        let replays = replay(&recording(parts), wanted, time, start, &patience, &shown);
+        replays.unwrap_or_else(|error| {
+            (job.observe)(Event::Note(&format!("a finding could not be replayed: {error}")));
+            Replays { runs: 0, hits: 0, execution: None }
+        })
     };
-    let mut replays = replayed(parts)?;
+    let mut replays = replayed(parts);
     if replays.hits == 0 && seen.parts.len() > 1 {
         parts = &seen.parts;
-        replays = replayed(parts)?;
+        replays = replayed(parts);
     }
     let recording = recording(parts);
     let operations: u64 = parts.iter().map(|part| part.operations).sum();
@@ -70,7 +76,8 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
         let stop = &job.campaign.stop;
         let shrink =
             Shrink { target: start, shows: &shown, patience, time: job.allowed(options.shrink), stop };
-        shrunk = shrink.shrink(&recording.program())?.map(|shrunk| shrunk.instructions);
+        // Where a machine did not start, the long program is better than none.
+        shrunk = shrink.shrink(&recording.program()).ok().flatten().map(|shrunk| shrunk.instructions);
         // It may have been too long to get anywhere.
         shrunk = shrunk.filter(|shrunk| operations == 1 || (shrunk.len() as u64) < operations);
     }
@@ -111,7 +118,7 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> Result<(Finding, Journal, Opti
     if !alone {
         journal.set_reset_points(&seen.resets);
     }
-    Ok((finding, journal, shrunk))
+    (finding, journal, shrunk)
 }
 
 fn source(options: &Options) -> Source {
@@ -125,8 +132,9 @@ fn source(options: &Options) -> Source {
 impl Job<'_> {
     /// Of `time`, what is left before the campaign's end, and some overtime.
     fn allowed(&self, time: Duration) -> Duration {
-        let left = self.campaign.options.time.map(|whole| whole.saturating_sub(self.begun.elapsed()));
-        left.map_or(time, |left| time.min(left.max(OVERTIME)))
+        let end = self.campaign.options.time.map(|whole| whole + OVERTIME);
+        let left = end.map(|end| end.saturating_sub(self.begun.elapsed()));
+        left.map_or(time, |left| time.min(left.max(LEAST)))
     }
 }
 
@@ -141,10 +149,12 @@ fn cost(verdict: &Verdict, patience: &Patience) -> Duration {
 }
 
 /// What is deadly is seen at once. What does not end is waited for: not longer than needed.
-fn patience_for(verdict: &Verdict, patience: Patience) -> Patience {
+fn patience_for(verdict: &Verdict, patience: Patience, is_late: bool) -> Patience {
     let settle = match verdict {
         Verdict::Crash { .. } => patience.settle * 5,
         _ => patience.settle,
     };
-    Patience { settle, ..patience }
+    // Where the campaign should have ended, silence for as long as a stall has to be proof enough.
+    let deadlock = if is_late { patience.stall.min(patience.deadlock) } else { patience.deadlock };
+    Patience { settle, deadlock, ..patience }
 }

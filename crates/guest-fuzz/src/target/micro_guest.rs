@@ -212,7 +212,9 @@ impl MicroGuest {
         // Read after `done`, and so never behind it.
         let new_started = known.done + u64::from(started.wrapping_sub(known.done as u32));
         let resets = known.resets + u64::from(boots.wrapping_sub(known.resets as u32));
-        let sane = new_started <= counters.submitted && new_done <= new_started;
+        let sane = new_started <= counters.submitted
+            && new_done <= new_started
+            && resets - known.resets <= MAX_NEW_RESETS;
         if !sane || counters.overwritten {
             counters.overwritten = true;
             return counters.progress;
@@ -240,6 +242,8 @@ impl MicroGuest {
 
 /// How many reset points are kept that nobody fetched.
 const MAX_RESET_POINTS: usize = 1 << 20;
+/// More resets than that, since this was last looked at, are none: the counter was overwritten.
+const MAX_NEW_RESETS: u64 = 1 << 20;
 /// How many boots are no resets: the first one.
 const FIRST_BOOT: u64 = 1;
 
@@ -250,6 +254,8 @@ impl Target for MicroGuest {
 
     fn start(&mut self) -> Result<()> {
         self.stop();
+        // The memory of the machine before is no fresh one's.
+        self.shared = Shared::new()?;
         self.counters = Counters::default();
         self.blocks.clear();
         self.reads.clear();
@@ -350,6 +356,10 @@ impl Target for MicroGuest {
         if let Some(halt) = halt(&status) {
             return Condition::Halted(halt);
         }
+        // It may even answer; what it says of its progress is worth nothing.
+        if self.counters.overwritten {
+            return Condition::Overwritten;
+        }
         loop {
             if self.shared.load(layout::PONG) == ping || self.progress().done != before.done {
                 return Condition::Responsive;
@@ -386,10 +396,10 @@ impl Target for MicroGuest {
             return self.wait_for_boot(boot, patience);
         }
         qemu.qmp().execute("stop", &json!({}), patience)?;
-        if self.counters.overwritten {
-            self.write_control();
-            self.counters.overwritten = false;
-        }
+        // Counters and prologue may be overwritten, with nothing odd about them.
+        self.update();
+        self.write_control();
+        self.counters.overwritten = false;
         let boot = self.shared.load(layout::BOOTS).wrapping_add(1);
         let Some(qemu) = &mut self.qemu else { return Err(Error::Dead) };
         qemu.qmp().execute("system_reset", &json!({}), patience)?;
@@ -403,6 +413,7 @@ impl Target for MicroGuest {
 
     fn keep_values(&mut self, keep: bool) {
         self.keep_values = keep;
+        self.reads.clear();
     }
 
     fn values(&mut self) -> Vec<Value> {

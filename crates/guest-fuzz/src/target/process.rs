@@ -78,7 +78,11 @@ impl Process {
 
     /// Ends it. It has no say.
     pub(crate) fn kill(&mut self) {
-        // It may be gone already.
+        // It may be gone already. With a script around it, it is not our child, but of its group.
+        if self.death.is_none() && matches!(self.child.try_wait(), Ok(None)) {
+            let group = nix::unistd::Pid::from_raw(self.child.id() as i32);
+            let _ = nix::sys::signal::killpg(group, Signal::SIGKILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

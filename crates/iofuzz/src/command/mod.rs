@@ -8,7 +8,7 @@ mod shrink;
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -50,13 +50,7 @@ struct Loaded {
 impl Loaded {
     fn of(file: &Path, args: &MachineArgs) -> Outcome<Self> {
         let name = file.display().to_string();
-        let length = fs::metadata(file).map_err(of_file(file))?.len();
-        if length > MAX_FILE {
-            return Err(could_not_run(format!(
-                "{name}: {length} bytes are more than the {MAX_FILE} that are read"
-            )));
-        }
-        let bytes = fs::read(file).map_err(of_file(file))?;
+        let bytes = read(file)?;
         let loaded = Replayable::load(&bytes, &name).map_err(of_library)?;
         let machine = Machine::of_file(args, &loaded)?.confirmed()?;
         let journal = match loaded {
@@ -72,6 +66,20 @@ impl Loaded {
             if journal.regions == RegionMap::default() { machine.explored()?.0 } else { journal.regions };
         Ok(Self { machine, map, recording, operations, expected })
     }
+}
+
+/// All of a file that is no longer than a program may be. A pipe will do.
+fn read(file: &Path) -> Outcome<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let opened = fs::File::open(file).map_err(of_file(file))?;
+    opened.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(of_file(file))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(could_not_run(format!(
+            "{}: more than the {MAX_FILE} bytes that are read",
+            file.display()
+        )));
+    }
+    Ok(bytes)
 }
 
 /// A seed that nobody chose: short enough to be typed, and for every reader of JSON.

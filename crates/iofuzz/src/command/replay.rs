@@ -1,6 +1,7 @@
 //! `replay`: a journal or a list of operations again, each time on a fresh machine.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -56,8 +57,16 @@ impl Runs {
         let mut runs = Self::default();
         while runs.runs < times && !interrupt.is_asked() {
             let mut target = loaded.machine.start(&prologue).map_err(of_library)?;
-            let execution = loaded.recording.execute(target.as_mut(), &patience).map_err(of_library)?;
-            let seen = Seen::of(&execution, &loaded.map);
+            let observe = &mut |_: &_| match interrupt.is_asked() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            };
+            let execution =
+                loaded.recording.execute(target.as_mut(), &patience, observe).map_err(of_library)?;
+            let seen = match &expected {
+                Some((verdict, signature)) => Seen::like(&execution, &loaded.map, verdict, signature),
+                None => Seen::of(&execution, &loaded.map),
+            };
             let ended = execution.end.is_some();
             // Where nothing is expected, it is what the first one shows.
             let (verdict, signature) = expected.get_or_insert_with(|| seen.names());

@@ -191,7 +191,7 @@ impl Watch<'_> {
         let patience = Patience { settle: machine.patience.settle * 5, ..machine.patience };
         let executed = recording.and_then(|recording| {
             let mut target = machine.start(self.prologue)?;
-            recording.execute(target.as_mut(), &patience)
+            recording.execute(target.as_mut(), &patience, &mut guest_fuzz::engine::to_the_end)
         });
         // What was in flight differs; the last words do not.
         let seen = executed.map(|execution| Seen::of(&execution, &journal.regions));

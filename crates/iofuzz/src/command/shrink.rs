@@ -46,7 +46,10 @@ pub(super) fn run(args: &ShrinkArgs) -> Outcome<ExitCode> {
     let program = loaded.recording.program();
     // What is to be shown: what a fresh machine shows now.
     let mut target = start().map_err(of_library)?;
-    let execution = loaded.recording.execute(target.as_mut(), &patience).map_err(of_library)?;
+    let execution = loaded
+        .recording
+        .execute(target.as_mut(), &patience, &mut guest_fuzz::engine::to_the_end)
+        .map_err(of_library)?;
     let identity = target.identity();
     drop(target);
     let wanted = Seen::of(&execution, &loaded.map);
