@@ -14,7 +14,7 @@ const CHUNK: usize = 2048;
 /// How many chunks are made ahead of their execution.
 const CHUNKS: usize = 64;
 /// How long a target may do nothing before it is asked how it is.
-const QUIET: Duration = Duration::from_millis(20);
+const QUIET: Duration = Duration::from_millis(5);
 /// How many instructions are in flight at first, at least and at most; between, as many as take [`AHEAD`].
 const WINDOW: (u64, u64, u64) = (1024, 64, 1 << 17);
 /// How much work a target has ahead of it: so much longer does a program take than it may.
