@@ -352,7 +352,10 @@ impl Job<'_> {
             resets.extend(execution.reset_points.iter().map(|point| earlier + point));
             let identity = target.identity();
             let mut incidents = execution.incidents.iter().chain(&execution.end);
-            let is_over = execution.end.is_some() || incidents.any(|incident| incident.verdict.is_finding());
+            // A machine that takes long to start is kept where it was brought back.
+            let is_cheap = campaign.options.resets;
+            let is_over = execution.end.is_some()
+                || is_cheap && incidents.any(|incident| incident.verdict.is_finding());
             if is_over {
                 // It holds what the replays may need: memory, files, sockets.
                 target.stop();
@@ -411,7 +414,8 @@ impl Job<'_> {
             if self.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         // Who wants a number of episodes wants all of them.
-        let may_cut = campaign.options.episodes.is_none();
+        // Without resets between episodes, the next one would be no faster.
+        let may_cut = campaign.options.episodes.is_none() && campaign.options.resets;
         let patience = Patience { program: may_cut.then_some(EPISODE_TIME), ..campaign.options.patience };
         let result = execute(target, before, &mut instructions, &patience, &mut observe);
         // What was done since it was last told.
