@@ -416,7 +416,10 @@ impl Job<'_> {
         // Who wants a number of episodes wants all of them.
         // Without resets between episodes, the next one would be no faster.
         let may_cut = campaign.options.episodes.is_none() && campaign.options.resets;
-        let patience = Patience { program: may_cut.then_some(EPISODE_TIME), ..campaign.options.patience };
+        // What a machine does a while after an episode is seen in the next one. The first may be the only one.
+        let settle = if before.is_empty() { campaign.options.patience.settle } else { Duration::ZERO };
+        let program = may_cut.then_some(EPISODE_TIME);
+        let patience = Patience { program, settle, ..campaign.options.patience };
         let result = execute(target, before, &mut instructions, &patience, &mut observe);
         // What was done since it was last told.
         let _ = observe(&target.progress());
