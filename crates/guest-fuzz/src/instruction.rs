@@ -248,6 +248,16 @@ pub enum Instruction {
 }
 
 impl Instruction {
+    /// The bits that a value which it reads can have; `None` where it reads none.
+    #[must_use]
+    pub fn value_bits(&self) -> Option<u64> {
+        match self {
+            Self::In { width, .. } | Self::PciRead { width, .. } => Some(width.max().into()),
+            Self::Read { width, .. } => Some(width.max()),
+            _ => None,
+        }
+    }
+
     /// The status with which a debug-exit device ends its VMM, if this is a write to one.
     #[must_use]
     pub fn debug_exit_status(&self) -> Option<i32> {

@@ -48,6 +48,20 @@ pub enum Halt {
     Paused,
 }
 
+impl Halt {
+    /// What QEMU's word for its state means; `None` where the guest runs.
+    #[must_use]
+    pub fn of_status(status: &str) -> Option<Self> {
+        match status {
+            "running" => None,
+            "shutdown" => Some(Self::Shutdown),
+            "suspended" => Some(Self::Suspended),
+            "guest-panicked" => Some(Self::Panicked),
+            _ => Some(Self::Paused),
+        }
+    }
+}
+
 /// How a run ended, or the worst that it did to the machine. The worse ones are greater.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]

@@ -29,7 +29,7 @@ use crate::instruction::{Instruction, MAX_BLOCK};
 use crate::verdict::{Condition, Halt};
 
 /// The program of `build/firmware.rs`.
-pub(super) const FIRMWARE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/firmware.bin"));
+const FIRMWARE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/firmware.bin"));
 /// How long a guest may take from QEMU's first answer to its main loop.
 const BOOT: Duration = Duration::from_secs(10);
 
@@ -71,11 +71,7 @@ impl MicroGuest {
     /// # Errors
     /// Where the system has no memory for it.
     pub fn new(command: QemuCommand) -> Result<Self> {
-        let what = "cannot make the firmware's file";
-        let firmware =
-            memfd_create(c"iofuzz-firmware", MFdFlags::MFD_CLOEXEC).map_err(|e| Error::io(what)(e.into()))?;
-        let copy = firmware.try_clone().map_err(Error::io(what))?;
-        File::from(copy).write_all(FIRMWARE).map_err(Error::io(what))?;
+        let firmware = firmware_file()?;
         Ok(Self {
             command,
             shared: Shared::new()?,
@@ -302,7 +298,7 @@ impl Target for MicroGuest {
             let at = (self.counters.submitted as u32 & (layout::SLOTS - 1)) << layout::SLOT_SHIFT;
             self.shared.write(layout::SLOTS_AT + at, &slot);
             if self.keep_values
-                && let Some(bits) = value_bits(instruction)
+                && let Some(bits) = instruction.value_bits()
             {
                 self.reads.push_back((self.counters.submitted, bits));
             }
@@ -353,7 +349,7 @@ impl Target for MicroGuest {
                     .map_or(Condition::VmmSilent, Condition::Dead);
             }
         };
-        if let Some(halt) = halt(&status) {
+        if let Some(halt) = Halt::of_status(&status) {
             return Condition::Halted(halt);
         }
         // It may even answer; what it says of its progress is worth nothing.
@@ -439,21 +435,12 @@ impl Target for MicroGuest {
     }
 }
 
-/// The bits of what an instruction reads; `None` where it reads nothing.
-fn value_bits(instruction: &Instruction) -> Option<u64> {
-    match instruction {
-        Instruction::In { width, .. } | Instruction::PciRead { width, .. } => Some(width.max().into()),
-        Instruction::Read { width, .. } => Some(width.max()),
-        _ => None,
-    }
-}
-
-fn halt(status: &str) -> Option<Halt> {
-    match status {
-        "running" => None,
-        "shutdown" => Some(Halt::Shutdown),
-        "suspended" => Some(Halt::Suspended),
-        "guest-panicked" => Some(Halt::Panicked),
-        _ => Some(Halt::Paused),
-    }
+/// The firmware as a file that has no name, for QEMU to inherit.
+pub(super) fn firmware_file() -> Result<OwnedFd> {
+    let what = "cannot make the firmware's file";
+    let firmware =
+        memfd_create(c"iofuzz-firmware", MFdFlags::MFD_CLOEXEC).map_err(|e| Error::io(what)(e.into()))?;
+    let copy = firmware.try_clone().map_err(Error::io(what))?;
+    File::from(copy).write_all(FIRMWARE).map_err(Error::io(what))?;
+    Ok(firmware)
 }

@@ -8,20 +8,17 @@ mod encode;
 mod link;
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde_json::json;
 
 pub use self::answer::{Answer, Answers};
 use self::link::{Barrier, Clock, Link};
-use super::micro_guest::FIRMWARE;
+use super::micro_guest::firmware_file;
 use super::qemu::{Qemu, QemuCommand};
 use super::{Identity, Progress, Recovery, Target, Value};
 use crate::error::{Error, Result};
@@ -295,10 +292,7 @@ impl Target for Qtest {
         let what = "cannot make QEMU's qtest connection";
         let (ours, theirs) = UnixStream::pair().map_err(Error::io(what))?;
         let ours = link::nonblocking(ours).map_err(Error::io(what))?;
-        let firmware =
-            memfd_create(c"iofuzz-firmware", MFdFlags::MFD_CLOEXEC).map_err(|e| Error::io(what)(e.into()))?;
-        let copy = firmware.try_clone().map_err(Error::io(what))?;
-        File::from(copy).write_all(FIRMWARE).map_err(Error::io(what))?;
+        let firmware = firmware_file()?;
         let arguments = self.arguments(&theirs, &firmware);
         let mut qemu = Qemu::spawn(&self.command, &arguments, vec![theirs.into(), firmware])?;
         self.identity.command = qemu.command().to_vec();
@@ -366,12 +360,8 @@ impl Target for Qtest {
         };
         self.look();
         let halt = self.halt.or(match status.as_str() {
-            "running" => None,
-            "shutdown" => Some(Halt::Shutdown),
-            "suspended" => Some(Halt::Suspended),
-            "guest-panicked" => Some(Halt::Panicked),
             "prelaunch" | "paused" if !self.options.running => None,
-            _ => Some(Halt::Paused),
+            status => Halt::of_status(status),
         });
         if let Some(halt) = halt {
             return Condition::Halted(halt);

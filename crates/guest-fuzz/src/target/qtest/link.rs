@@ -328,7 +328,7 @@ impl<S: Read + Write> Link<S> {
         if self.barrier.is_some() {
             return false;
         }
-        let bits = value_bits(&instruction).filter(|_| self.keep_values);
+        let bits = instruction.value_bits().filter(|_| self.keep_values);
         let steps = Steps::new(instruction, self.clock == Clock::Steps);
         self.current = Some(Current { steps, index, bits, awaits: false });
         true
@@ -337,15 +337,6 @@ impl<S: Read + Write> Link<S> {
     fn push(&mut self, pending: Pending) {
         self.outstanding += pending.bytes;
         self.pending.push_back(pending);
-    }
-}
-
-/// The bits of what an instruction reads; `None` where it reads nothing.
-fn value_bits(instruction: &Instruction) -> Option<u64> {
-    match instruction {
-        Instruction::In { width, .. } | Instruction::PciRead { width, .. } => Some(width.max().into()),
-        Instruction::Read { width, .. } => Some(width.max()),
-        _ => None,
     }
 }
 

@@ -86,11 +86,7 @@ impl Machine {
             return Condition::Dead(death);
         }
         match status.as_deref() {
-            Ok("running") => Condition::GuestSilent,
-            Ok("suspended") => Condition::Halted(Halt::Suspended),
-            Ok("shutdown") => Condition::Halted(Halt::Shutdown),
-            Ok("guest-panicked") => Condition::Halted(Halt::Panicked),
-            Ok(_) => Condition::Halted(Halt::Paused),
+            Ok(status) => Halt::of_status(status).map_or(Condition::GuestSilent, Condition::Halted),
             Err(_) => Condition::VmmSilent,
         }
     }
