@@ -344,9 +344,10 @@ impl Job<'_> {
             let Some(episode) = campaign.take_episode().filter(|_| wanted > 0) else { return Ok(false) };
             let is_reset = campaign.options.resets && !parts.is_empty();
             let before = if is_reset { &[Instruction::Reset][..] } else { &[][..] };
+            let begun = Instant::now();
             let execution = self.execute(target, before, &prepared, episode, wanted)?;
             campaign.give_back(wanted.saturating_sub(execution.done));
-            slow = if execution.cut { slow + 1 } else { 0 };
+            slow = if begun.elapsed() >= EPISODE_TIME { slow + 1 } else { 0 };
             let earlier: u64 = parts.iter().map(|part| part.operations).sum();
             parts.push(Part { episode, operations: execution.done });
             resets.extend(execution.reset_points.iter().map(|point| earlier + point));
@@ -413,9 +414,10 @@ impl Job<'_> {
             told.resets = told.resets.max(progress.resets);
             if self.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        // Who wants a number of episodes wants all of them.
+        // Who wants a number of episodes or instructions wants all of them, and the same ones each time.
         // Without resets between episodes, the next one would be no faster.
-        let may_cut = campaign.options.episodes.is_none() && campaign.options.resets;
+        let has_end = campaign.options.episodes.is_some() || campaign.options.operations.is_some();
+        let may_cut = campaign.options.resets && !has_end;
         // What a machine does a while after an episode is seen in the next one. The first may be the only one.
         let settle = if before.is_empty() { campaign.options.patience.settle } else { Duration::ZERO };
         let program = may_cut.then_some(EPISODE_TIME);

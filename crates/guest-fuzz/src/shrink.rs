@@ -1,5 +1,6 @@
 //! [`Shrink`]: from a program that shows something to the shortest one that still does.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -46,8 +47,12 @@ impl Shrink<'_> {
         let deadline = Instant::now() + self.time;
         let mut runs = 0;
         for always_fresh in [false, true] {
-            let shrunk = self.with_machines(always_fresh, |machines| {
-                let mut search = Search { machines, deadline, stop: self.stop, program: program.to_vec() };
+            // What fails once time is over is not worth another beginning.
+            if always_fresh && Instant::now() >= deadline {
+                break;
+            }
+            let shrunk = self.with_machines(always_fresh, deadline, |machines| {
+                let mut search = Search { machines, stop: self.stop, program: program.to_vec() };
                 if !search.machines.show(program)? {
                     return Ok((None, search.machines.runs));
                 }
@@ -69,6 +74,7 @@ impl Shrink<'_> {
     fn with_machines<T>(
         &self,
         always_fresh: bool,
+        deadline: Instant,
         work: impl FnOnce(&mut Machines<'_>) -> Result<T>,
     ) -> Result<T> {
         std::thread::scope(|scope| {
@@ -89,6 +95,7 @@ impl Shrink<'_> {
                 shows: self.shows,
                 patience: self.patience,
                 always_fresh,
+                deadline: Some(deadline),
                 runs: 0,
             };
             work(&mut machines)
@@ -98,14 +105,13 @@ impl Shrink<'_> {
 
 struct Search<'a, 'b> {
     machines: &'a mut Machines<'b>,
-    deadline: Instant,
     stop: &'a AtomicBool,
     program: Vec<Instruction>,
 }
 
 impl Search<'_, '_> {
     fn is_over(&self) -> bool {
-        Instant::now() >= self.deadline || self.stop.load(Ordering::Relaxed)
+        self.machines.is_late() || self.stop.load(Ordering::Relaxed)
     }
 
     /// The shortest end of the program that shows it, by doubling.
@@ -161,12 +167,20 @@ struct Machines<'a> {
     shows: &'a (dyn Fn(&Execution) -> bool + Sync),
     patience: Patience,
     always_fresh: bool,
+    /// When a run is given up, as one that shows nothing.
+    deadline: Option<Instant>,
     runs: u64,
 }
 
 impl Machines<'_> {
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// The last one: without it, all was in vain, and so it has all the time it takes.
     fn show_fresh(&mut self, program: &[Instruction]) -> Result<bool> {
         self.machine = None;
+        self.deadline = None;
         self.show(program)
     }
 
@@ -178,7 +192,11 @@ impl Machines<'_> {
             None => (self.fresh()?, &[][..]),
         };
         let mut program = program.iter().cloned();
-        let observe = &mut |_: &_| std::ops::ControlFlow::Continue(());
+        let is_late = || self.is_late();
+        let observe = &mut |_: &_| match is_late() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
         let execution = execute(machine.as_mut(), before, &mut program, &self.patience, observe)?;
         let shown = (self.shows)(&execution);
         if execution.end.is_none() && !shown && !self.always_fresh {

@@ -149,7 +149,8 @@ const POWER: [Member; 23] = [
 ];
 
 /// What keeps a VMM busy.
-const SLOW: [Member; 2] = [
+const SLOW: [Member; 3] = [
+    ends(Place::Ports(0x40, 0x40), "PIT, counter 0: can be told to fire faster than a VMM can serve it"),
     ends(Place::Named("fwcfg.dma"), "one write can ask for 4 GiB to be copied"),
     ends(
         Place::Memory(0xfed0_0010, 0xfed0_0017),
@@ -209,9 +210,13 @@ mod tests {
     #[test]
     fn what_is_slow_is_left_alone_and_its_neighbours_are_not() {
         let hpet = Region::new(Space::Memory, 0xfed0_0000, 0xfed0_03ff, "hpet").unwrap();
-        let map = skipped("slow", vec![port(0x514, 0x51b, "fwcfg.dma"), port(0x510, 0x511, "fwcfg"), hpet]);
+        let ports = [port(0x40, 0x43, "pit"), port(0x514, 0x51b, "fwcfg.dma"), port(0x510, 0x511, "fwcfg")];
+        let map = skipped("slow", [ports.to_vec(), vec![hpet]].concat());
         let left: Vec<_> = map.regions.iter().map(|region| (region.first, region.last)).collect();
-        assert_eq!(left, [(0x510, 0x511), (0xfed0_0000, 0xfed0_000f), (0xfed0_0018, 0xfed0_03ff)]);
+        assert_eq!(
+            left,
+            [(0x41, 0x43), (0x510, 0x511), (0xfed0_0000, 0xfed0_000f), (0xfed0_0018, 0xfed0_03ff)]
+        );
     }
 
     #[test]

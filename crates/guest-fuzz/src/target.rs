@@ -7,6 +7,8 @@ pub mod micro_guest;
 #[cfg(all(feature = "qemu", target_os = "linux"))]
 mod process;
 #[cfg(all(feature = "qemu", target_os = "linux"))]
+mod processor_time;
+#[cfg(all(feature = "qemu", target_os = "linux"))]
 pub mod qemu;
 #[cfg(all(feature = "qemu", target_os = "linux"))]
 pub mod qmp;
@@ -56,6 +58,26 @@ pub enum Recovery {
     Reset,
 }
 
+/// How much processor time a machine's process has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProcessorTime {
+    /// By its first thread, in which a VMM answers and runs its timers.
+    pub main: Duration,
+    /// By all others, in which its guest's processors run.
+    pub others: Duration,
+    /// Whether all of them sleep: none runs, waits for a disk, or is stopped from outside.
+    pub asleep: bool,
+}
+
+impl ProcessorTime {
+    /// One that was used by the two kinds of threads.
+    #[must_use]
+    pub fn new(main: Duration, others: Duration, asleep: bool) -> Self {
+        Self { main, others, asleep }
+    }
+}
+
 /// The value that an instruction read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Value {
@@ -95,6 +117,11 @@ pub trait Target: Send {
 
     /// What the machine is like. Waits for answers, `patience` at most.
     fn condition(&mut self, patience: Duration) -> Condition;
+
+    /// How much processor time its process has used since it was started; `None` where nobody knows.
+    fn processor_time(&mut self) -> Option<ProcessorTime> {
+        None
+    }
 
     /// Tries to bring it back. Instructions that were submitted and not executed still are, after those in flight, which
     /// are not repeated.

@@ -5,12 +5,12 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use guest_fuzz::engine::{Execution, Patience, execute};
+use guest_fuzz::engine::{Execution, Patience, execute, to_the_end};
 use guest_fuzz::instruction::{Instruction, PortWidth};
 use guest_fuzz::shrink::Shrink;
-use guest_fuzz::target::Target;
 use guest_fuzz::target::sim::{Plant, Sim, SimOptions};
-use guest_fuzz::verdict::Verdict;
+use guest_fuzz::target::{Identity, ProcessorTime, Progress, Recovery, Target, Value};
+use guest_fuzz::verdict::{Condition, Verdict};
 
 const STALL: Duration = Duration::from_millis(300);
 
@@ -148,5 +148,127 @@ fn a_program_is_shrunk_to_its_trigger() {
         // Bisection takes tens of runs, not thousands.
         assert!(shrunk.runs < 300, "{plant:?}: {} runs", shrunk.runs);
         assert!(shrink.shrink(&harmless(100)).unwrap().is_none());
+    }
+}
+
+#[test]
+fn a_shrinker_ends_when_its_time_is_over() {
+    // Each run takes longer than there is time.
+    let program = [vec![Instruction::Delay { count: 1 << 20 }; 400], Plant::Abort.trigger()].concat();
+    let start = || -> guest_fuzz::Result<Box<dyn Target>> { Ok(Box::new(fresh())) };
+    let shows = |execution: &Execution| execution.end.is_some();
+    let begun = Instant::now();
+    execute(&mut fresh(), &[], &mut program.iter().cloned(), &patience(), &mut to_the_end).unwrap();
+    let once = begun.elapsed();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let shrink = Shrink { target: &start, shows: &shows, patience: patience(), time: once / 4, stop: &stop };
+    let begun = Instant::now();
+    assert!(shrink.shrink(&program).unwrap().is_none());
+    assert!(begun.elapsed() < once, "{:?} of {once:?}", begun.elapsed());
+}
+
+/// A machine, and the processor time that it is said to have used after its first question.
+struct Busy {
+    sim: Sim,
+    asked: u32,
+    used: ProcessorTime,
+}
+
+impl Busy {
+    fn run(plant: Plant, used: ProcessorTime) -> (Execution, Duration) {
+        let mut busy = Self { sim: fresh(), asked: 0, used };
+        let begun = Instant::now();
+        let mut program = plant.trigger().into_iter();
+        let patience = Patience { deadlock: LONG, ..patience() };
+        let execution = execute(&mut busy, &[], &mut program, &patience, &mut to_the_end).unwrap();
+        (execution, begun.elapsed())
+    }
+}
+
+impl Target for Busy {
+    fn processor_time(&mut self) -> Option<ProcessorTime> {
+        self.asked += 1;
+        let asleep = self.used.asleep;
+        Some(if self.asked > 1 {
+            self.used
+        } else {
+            ProcessorTime::new(Duration::ZERO, Duration::ZERO, asleep)
+        })
+    }
+
+    fn identity(&self) -> Identity {
+        self.sim.identity()
+    }
+
+    fn start(&mut self) -> guest_fuzz::Result<()> {
+        self.sim.start()
+    }
+
+    fn submit(&mut self, instructions: &[Instruction]) -> guest_fuzz::Result<usize> {
+        self.sim.submit(instructions)
+    }
+
+    fn progress(&mut self) -> Progress {
+        self.sim.progress()
+    }
+
+    fn wait(&mut self, patience: Duration) -> Progress {
+        self.sim.wait(patience)
+    }
+
+    fn condition(&mut self, patience: Duration) -> Condition {
+        self.sim.condition(patience)
+    }
+
+    fn recover(&mut self, how: Recovery, patience: Duration) -> guest_fuzz::Result<()> {
+        self.sim.recover(how, patience)
+    }
+
+    fn reset_points(&mut self) -> Vec<u64> {
+        self.sim.reset_points()
+    }
+
+    fn keep_values(&mut self, keep: bool) {
+        self.sim.keep_values(keep);
+    }
+
+    fn values(&mut self) -> Vec<Value> {
+        self.sim.values()
+    }
+
+    fn set_prologue(&mut self, prologue: &[Instruction]) {
+        self.sim.set_prologue(prologue);
+    }
+
+    fn stop(&mut self) {
+        self.sim.stop();
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+/// Long enough for a busy host to tell it from what is not waited for.
+const LONG: Duration = Duration::from_secs(3);
+
+#[test]
+fn a_guest_that_its_vmm_does_not_serve_is_given_more_time_than_one_that_hangs() {
+    let (hung, time) = Busy::run(Plant::Hang, ProcessorTime::new(Duration::ZERO, HOUR, false));
+    assert_eq!(hung.worst().verdict, Verdict::GuestHang);
+    assert!(time < LONG, "{time:?}");
+    let (starved, time) = Busy::run(Plant::Hang, ProcessorTime::new(HOUR, Duration::ZERO, false));
+    assert_eq!(starved.worst().verdict, Verdict::GuestHang);
+    assert!(time >= LONG, "{time:?}");
+}
+
+#[test]
+fn a_vmm_that_sleeps_and_does_not_answer_never_will() {
+    let (asleep, time) = Busy::run(Plant::Deadlock, ProcessorTime::new(Duration::ZERO, Duration::ZERO, true));
+    assert_eq!(asleep.worst().verdict, Verdict::VmmDeadlock);
+    assert!(time < LONG, "{time:?}");
+    for used in
+        [ProcessorTime::new(HOUR, HOUR, true), ProcessorTime::new(Duration::ZERO, Duration::ZERO, false)]
+    {
+        let (awake, time) = Busy::run(Plant::Deadlock, used);
+        assert_eq!(awake.worst().verdict, Verdict::VmmDeadlock);
+        assert!(time >= LONG, "{time:?}");
     }
 }

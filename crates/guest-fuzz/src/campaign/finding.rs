@@ -21,7 +21,8 @@ const MAX_SHRUNK: u64 = 4 << 20;
 /// What a replay may take however late it is.
 const LEAST: Duration = Duration::from_secs(1);
 /// How long replays, and the shrinker, may take when the campaign's time is over.
-const OVERTIME: Duration = Duration::from_secs(5);
+const OVERTIME: Duration = Duration::from_secs(8);
+
 /// Whether an execution shows `signature`.
 pub(super) fn shows(execution: &Execution, wanted: &str, map: &RegionMap) -> bool {
     let of = |incident| {
@@ -154,7 +155,9 @@ fn patience_for(verdict: &Verdict, patience: Patience, is_late: bool) -> Patienc
         Verdict::Crash { .. } => patience.settle * 5,
         _ => patience.settle,
     };
-    // Where the campaign should have ended, silence for as long as a stall has to be proof enough.
-    let deadlock = if is_late { patience.stall.min(patience.deadlock) } else { patience.deadlock };
+    // What was silent for long enough once is known to be so when it has been for as long as a stall.
+    let is_known = *verdict == Verdict::VmmDeadlock;
+    let deadlock =
+        if is_known || is_late { patience.stall.min(patience.deadlock) } else { patience.deadlock };
     Patience { settle, deadlock, ..patience }
 }

@@ -23,7 +23,7 @@ use serde_json::json;
 use self::shared::Shared;
 use super::qemu::{Qemu, QemuCommand};
 use super::qmp::Event;
-use super::{Identity, Progress, Recovery, Target, Value};
+use super::{Identity, ProcessorTime, Progress, Recovery, Target, Value};
 use crate::error::{Error, Result};
 use crate::instruction::{Instruction, MAX_BLOCK};
 use crate::verdict::{Condition, Halt};
@@ -373,6 +373,10 @@ impl Target for MicroGuest {
         let stack = 256;
         let intact = code.iter().zip(FIRMWARE).take(FIRMWARE.len() - stack).all(|(now, was)| now == was);
         if intact && !self.counters.overwritten { Condition::GuestSilent } else { Condition::Overwritten }
+    }
+
+    fn processor_time(&mut self) -> Option<ProcessorTime> {
+        self.qemu.as_ref()?.processor_time()
     }
 
     fn recover(&mut self, how: Recovery, patience: Duration) -> Result<()> {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::process::Process;
 use super::qmp::Qmp;
+use super::{ProcessorTime, processor_time};
 use crate::error::{Error, Result};
 use crate::verdict::Death;
 
@@ -112,6 +113,14 @@ impl Qemu {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// How much processor time it has used; `None` where the process is but a script around QEMU.
+    #[must_use]
+    pub fn processor_time(&self) -> Option<ProcessorTime> {
+        let (time, threads) = processor_time::of_process(self.id())?;
+        // A QEMU has one for each of its guest's processors, and more.
+        (threads > 1).then_some(time)
     }
 
     /// How it ended, if it has.

@@ -20,7 +20,7 @@ pub use self::answer::{Answer, Answers};
 use self::link::{Barrier, Clock, Link};
 use super::micro_guest::firmware_file;
 use super::qemu::{Qemu, QemuCommand};
-use super::{Identity, Progress, Recovery, Target, Value};
+use super::{Identity, ProcessorTime, Progress, Recovery, Target, Value};
 use crate::error::{Error, Result};
 use crate::instruction::Instruction;
 use crate::verdict::{Condition, Death, Halt};
@@ -378,6 +378,10 @@ impl Target for Qtest {
         let closed = self.link.as_ref().is_none_or(Link::is_closed);
         let death = self.death(if closed { END } else { Duration::ZERO });
         death.map_or(Condition::GuestSilent, Condition::Dead)
+    }
+
+    fn processor_time(&mut self) -> Option<ProcessorTime> {
+        self.qemu.as_ref()?.processor_time()
     }
 
     fn recover(&mut self, how: Recovery, patience: Duration) -> Result<()> {
