@@ -2,7 +2,6 @@
 //! management".
 
 use crate::bytes::exactly;
-use crate::error::Result;
 use crate::qcow2::geometry::Geometry;
 use crate::table::{Pieces, follow};
 use crate::units::HostOffset;
