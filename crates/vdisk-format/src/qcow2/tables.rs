@@ -1,6 +1,7 @@
 //! [`Tables`]: the way from a header to the entries of its tables.
 
 use crate::error::Result;
+use crate::qcow2::bitmap::BitmapTableEntry;
 use crate::qcow2::geometry::{Area, Geometry};
 use crate::qcow2::header::Header;
 use crate::qcow2::l1::L1Entry;
@@ -147,6 +148,11 @@ impl<'a> Tables<'a> {
     #[must_use]
     pub fn snapshots(&self) -> Snapshots<'a> {
         Snapshots::new(&self.header)
+    }
+
+    /// The entries of [a bitmap's table](crate::qcow2::bitmap::BitmapEntryHeader::table) that are not 0, with their indices.
+    pub fn bitmap_table_entries(&self, table: Area) -> impl Iterator<Item = (u64, BitmapTableEntry)> {
+        self.used(table).map(|(index, value)| (index, BitmapTableEntry(value)))
     }
 
     /// The entries of the L2 table at `table`, as far as the file has them and they are no hole.
