@@ -12,6 +12,7 @@ pub mod geometry;
 pub mod header;
 pub mod l1;
 pub mod l2;
+pub mod read;
 pub mod refcount;
 pub mod runs;
 pub mod snapshot;
