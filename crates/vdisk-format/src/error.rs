@@ -126,7 +126,7 @@ pub enum Reason {
     BadGeometry,
     /// A field of the header is wrong, and the change needs a header that is right.
     UnsoundHeader,
-    /// A cluster lies behind the end of the disk.
+    /// What was asked for lies behind the end of the disk.
     PastDisk,
     /// There is no table, or none that a change of it needs.
     NoTable,
@@ -134,6 +134,12 @@ pub enum Reason {
     Contested,
     /// The table has no entry that the change needs.
     NoSuchEntry,
+    /// An entry of a table says what the specification does not allow, and so nobody can tell what is there.
+    InvalidEntry,
+    /// Compressed data do not decode to a cluster.
+    Undecodable,
+    /// The image is encrypted.
+    Encrypted,
     /// There is nothing to undo.
     NothingToUndo,
     /// The undo record does not fit the image as it is now.

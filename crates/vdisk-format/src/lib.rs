@@ -41,6 +41,7 @@
 //!
 //! # Features
 //! * `serde`: `Serialize` for headers, plans, reports, and what a check, a map and the others found.
+//! * `decompress`: [`qcow2::read`] reads compressed clusters, zlib and zstd.
 //! * `generate`: the `generate` module, a writer of valid images of any shape.
 
 pub mod bytes;

@@ -9,6 +9,12 @@ pub const MAX_EXTENSIONS: u64 = (2 << 20) / 8;
 /// Most bitmaps that a directory walk yields: QEMU's `QCOW2_MAX_BITMAPS`.
 pub const MAX_BITMAPS: u32 = 65_535;
 
+/// Most images of a chain of backing files that is opened. Each takes an open file, and a map of it.
+pub const MAX_CHAIN: usize = 200;
+
+/// Most snapshots that a walk over the snapshot table yields: QEMU's `QCOW_MAX_SNAPSHOTS`.
+pub const MAX_SNAPSHOTS: u32 = 65_536;
+
 /// Most bitmap table entries that one dump reads, over all bitmaps together.
 ///
 /// A 64 TiB disk tracked at 512 bytes in 64 KiB clusters needs 262,144.

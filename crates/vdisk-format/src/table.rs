@@ -1,15 +1,22 @@
-//! Tables of 64-bit little-endian entries, and the runs in them. Nothing is copied.
+//! Tables of 64-bit entries, of either order of bytes, and the runs in them. Nothing is copied.
 
 use crate::view::{SECTOR, View};
 
 /// Bytes of a piece: what is read of a table before pages are given back.
 const AT_MOST: u64 = 1 << 20;
 
+/// An entry's value: qcow2's entries have the highest byte first, QED's the lowest.
+#[inline]
+const fn decode<const BIG: bool>(entry: [u8; 8]) -> u64 {
+    if BIG { u64::from_be_bytes(entry) } else { u64::from_le_bytes(entry) }
+}
+
 /// How many of `entries` are `value`, `value + step`, `value + 2 * step`, …
 ///
 /// Sixteen at a time, without a branch between them: this is where a check of an image in order spends its time.
-fn follow(entries: &[[u8; 8]], mut value: u64, step: u64) -> usize {
-    if entries.first().is_none_or(|&entry| u64::from_le_bytes(entry) != value) {
+#[inline]
+pub(crate) fn follow<const BIG: bool>(entries: &[[u8; 8]], mut value: u64, step: u64) -> usize {
+    if entries.first().is_none_or(|&entry| decode::<BIG>(entry) != value) {
         return 0; // as a rule where clusters are in no order
     }
     const AT_ONCE: usize = 16;
@@ -19,7 +26,7 @@ fn follow(entries: &[[u8; 8]], mut value: u64, step: u64) -> usize {
         let mut differ = 0;
         let mut expected = value;
         for entry in chunk {
-            differ |= u64::from_le_bytes(*entry) ^ expected;
+            differ |= decode::<BIG>(*entry) ^ expected;
             expected = expected.wrapping_add(step);
         }
         if differ != 0 {
@@ -30,7 +37,7 @@ fn follow(entries: &[[u8; 8]], mut value: u64, step: u64) -> usize {
     }
     let rest = entries.get(count..).unwrap_or_default();
     let more = rest.iter().take_while(|&&entry| {
-        let follows = u64::from_le_bytes(entry) == value;
+        let follows = decode::<BIG>(entry) == value;
         value = value.wrapping_add(step);
         follows
     });
@@ -54,25 +61,34 @@ pub(crate) struct Pieces<'v, 'a> {
     view: &'v View<'a>,
     start: u64,
     end: u64,
+    /// Numbers an entry: two in qcow2's extended L2 tables.
+    words: u64,
     /// Index of the next entry.
     index: u64,
 }
 
 impl<'v, 'a> Pieces<'v, 'a> {
-    /// The `entries` entries at offset `at`, as far as the file has them: its last sector is whole, as QEMU reads it.
-    pub(crate) fn new(view: &'v View<'a>, at: u64, entries: u64) -> Self {
-        let there = view.length().next_multiple_of(SECTOR).saturating_sub(at) / 8;
-        let end = at.saturating_add(entries.min(there) * 8);
-        Self { view, start: at, end, index: 0 }
+    /// The `entries` entries of `words` numbers each, one or two, at offset `at`, as far as the file has them: its last
+    /// sector is whole, as QEMU reads it.
+    pub(crate) fn new(view: &'v View<'a>, at: u64, entries: u64, words: u64) -> Self {
+        let size = words * 8;
+        let there = view.length().next_multiple_of(SECTOR).saturating_sub(at) / size;
+        let end = at.saturating_add(entries.min(there) * size);
+        Self { view, start: at, end, words, index: 0 }
+    }
+
+    /// Entries that are in the file.
+    pub(crate) fn entries(&self) -> u64 {
+        (self.end - self.start) / (self.words * 8)
     }
 
     fn at(&self, index: u64) -> u64 {
-        self.start + index * 8
+        self.start + index * self.words * 8
     }
 }
 
 impl<'v> Iterator for Pieces<'v, '_> {
-    /// Index of the first entry, and the entries. Whatever is between two pieces is 0.
+    /// Index of the first entry, and the numbers of the entries, all of each. Whatever is between two pieces is 0.
     type Item = (u64, &'v [[u8; 8]]);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -81,16 +97,18 @@ impl<'v> Iterator for Pieces<'v, '_> {
         let data = self.view.next_data(self.at(self.index)..self.end)?;
         let data = data.start..data.end.min(data.start + AT_MOST);
         // Entries are whole, whatever the pieces of the file are.
-        let first = (data.start - self.start) / 8;
-        let behind = (data.end - self.start).div_ceil(8);
-        let (at, size) = (self.at(first), (behind - first) * 8);
-        let mut entries = self.view.clipped(at, size).as_chunks().0;
+        let size = self.words * 8;
+        let first = (data.start - self.start) / size;
+        let behind = (data.end - self.start).div_ceil(size);
+        let at = self.at(first);
+        let there = self.view.length().saturating_sub(at) / size;
+        let mut entries = self.view.clipped(at, (behind - first).min(there) * size).as_chunks().0;
         if entries.is_empty() {
-            entries = self.view.cut_entry(at);
+            entries = self.view.cut_entry(at, self.words);
         }
         self.view.reads(data);
         // One that the end of the file cuts short comes by itself.
-        self.index = first + entries.len() as u64;
+        self.index = first + entries.len() as u64 / self.words;
         (!entries.is_empty()).then_some((first, entries))
     }
 }
@@ -140,7 +158,7 @@ impl Iterator for Runs<'_, '_> {
     fn next(&mut self) -> Option<Run> {
         if self.piece.1.is_empty() {
             let Some(piece) = self.pieces.next() else {
-                return self.hole((self.pieces.end - self.pieces.start) / 8);
+                return self.hole(self.pieces.entries());
             };
             self.piece = piece;
         }
@@ -152,7 +170,7 @@ impl Iterator for Runs<'_, '_> {
         let step = if value < 2 { 0 } else { 1 << self.cluster_bits };
         // A run ends where the next value is no u64: it would be taken for another kind of entry.
         let more = match value.checked_add(step) {
-            Some(next) if step == 0 || next < 1 << 63 => follow(rest, next, step),
+            Some(next) if step == 0 || next < 1 << 63 => follow::<false>(rest, next, step),
             _ => 0,
         };
         let run = Run { index: self.index, count: 1 + more as u64, value };
@@ -173,7 +191,7 @@ mod tests {
     fn runs(entries: &[u64]) -> Vec<(u64, u64, u64)> {
         let bytes = bytes(entries);
         let view = View::from(&bytes);
-        let runs = Runs::new(Pieces::new(&view, 0, entries.len() as u64), 12);
+        let runs = Runs::new(Pieces::new(&view, 0, entries.len() as u64, 1), 12);
         runs.map(|run| (run.index, run.count, run.value)).collect()
     }
 

@@ -35,8 +35,8 @@ pub struct Progress {
 /// memory stays bounded however large the tables are.
 pub struct View<'a> {
     bytes: &'a [u8],
-    /// The last bytes, which are no whole entry of a table, as if zeroes followed: so does QEMU read them.
-    cut: [[u8; 8]; 1],
+    /// The last bytes, which are no whole entries of a table, as if zeroes followed: so does QEMU read them.
+    cut: [[u8; 8]; 2],
     /// Whose file has the holes, and the ranges that a preview wrote over them.
     holes: Option<(&'a Image, &'a [Range<u64>])>,
     /// Whose pages can be given back, and read in another way.
@@ -63,11 +63,12 @@ struct Read {
 
 impl<'a> View<'a> {
     fn new(bytes: &'a [u8]) -> Self {
-        let mut cut = [0; 8];
-        cut.iter_mut().zip(bytes.as_chunks::<8>().1).for_each(|(to, from)| *to = *from);
+        let mut cut = [[0; 8]; 2];
+        let tail = bytes.as_chunks::<16>().1;
+        cut.as_flattened_mut().iter_mut().zip(tail).for_each(|(to, from)| *to = *from);
         Self {
             bytes,
-            cut: [cut],
+            cut,
             holes: None,
             mapped: None,
             preview: None,
@@ -152,10 +153,17 @@ impl<'a> View<'a> {
         head
     }
 
-    /// The entry at `at` that the end of the file cuts short, if it does.
-    pub(crate) fn cut_entry(&self, at: u64) -> &[[u8; 8]] {
-        let is_cut = at.is_multiple_of(8) && at < self.length() && self.length() - at < 8;
-        if is_cut { &self.cut } else { &[] }
+    /// The entry of `words` numbers at `at`, one or two, that the end of the file cuts short, if it does.
+    pub(crate) fn cut_entry(&self, at: u64, words: u64) -> &[[u8; 8]] {
+        let size = words * 8;
+        let is_cut = at.is_multiple_of(size) && at < self.length() && self.length() - at < size;
+        let [_, second] = &self.cut;
+        match words {
+            2 if is_cut => &self.cut,
+            1 if is_cut && !at.is_multiple_of(16) => std::slice::from_ref(second),
+            1 if is_cut => self.cut.split_at(1).0,
+            _ => &[],
+        }
     }
 
     /// Notes that pages of a range are being read. What a touch maps around them is counted, and given back, as well.

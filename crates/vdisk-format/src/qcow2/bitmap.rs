@@ -1,8 +1,11 @@
 //! Bitmaps: the header extension, the directory it points to, and each bitmap's table. Specification: "Bitmaps".
 
+use std::ops::Range;
+
 use crate::bytes::{clipped, exactly, round_up_8};
 use crate::error::{Error, Result};
 use crate::limits::{MAX_BITMAP_TABLE_ENTRIES, MAX_BITMAPS, MIN_BITMAP_TABLE_ENTRIES};
+use crate::qcow2::geometry::{Area, OFFSET_MASK};
 use crate::record::record;
 use crate::units::HostOffset;
 
@@ -44,6 +47,10 @@ record! {
 pub const FLAG_IN_USE: u32 = 1;
 /// `auto`: the bitmap tracks all changes of the disk.
 pub const FLAG_AUTO: u32 = 2;
+/// `extra_data_compatible`: who does not know the extra data may use the bitmap all the same.
+pub const FLAG_EXTRA_DATA_COMPATIBLE: u32 = 4;
+/// The flags that the specification defines; the others must be 0.
+pub const KNOWN_FLAGS: u32 = FLAG_IN_USE | FLAG_AUTO | FLAG_EXTRA_DATA_COMPATIBLE;
 
 impl BitmapsExtension {
     /// The directory, read as it is asked for: [`nb_bitmaps`](Self::nb_bitmaps) entries, but no more than
@@ -52,6 +59,79 @@ impl BitmapsExtension {
     pub fn directory<'a>(&self, image: &'a [u8]) -> BitmapDirectory<'a> {
         BitmapDirectory { image, at: self.bitmap_directory_offset, left: self.nb_bitmaps.min(MAX_BITMAPS) }
     }
+
+    /// Where the directory is, as the extension claims.
+    #[must_use]
+    pub fn directory_area(&self) -> Area {
+        Area::new(self.bitmap_directory_offset, self.bitmap_directory_size)
+    }
+}
+
+impl BitmapEntryHeader {
+    /// Bytes of the virtual disk that a bit is for; `None` where that is no `u64`.
+    #[must_use]
+    pub fn granularity(&self) -> Option<u64> {
+        1u64.checked_shl(self.granularity_bits.into())
+    }
+
+    /// Bits that a disk of `virtual_size` bytes needs, the last one perhaps for less than its granularity.
+    #[must_use]
+    pub fn bits_needed(&self, virtual_size: u64) -> Option<u64> {
+        Some(virtual_size.div_ceil(self.granularity()?))
+    }
+
+    /// Entries that the bitmap's table needs for a disk of `virtual_size` bytes, in clusters of `cluster_size`.
+    #[must_use]
+    pub fn table_entries_needed(&self, virtual_size: u64, cluster_size: u64) -> Option<u64> {
+        Some(self.bits_needed(virtual_size)?.div_ceil(8).div_ceil(cluster_size))
+    }
+
+    /// Where the bit for a guest offset is, in clusters of `cluster_size` bytes.
+    ///
+    /// ```
+    /// use vdisk_format::qcow2::bitmap::{BitPlace, BitmapEntryHeader};
+    /// let bitmap = BitmapEntryHeader { granularity_bits: 16, ..Default::default() };
+    /// // 64 KiB of bitmap data are for 32 GiB of the disk.
+    /// let place = BitPlace { table_index: 1, byte: 0, bit: 3 };
+    /// assert_eq!(bitmap.bit_place((32 << 30) + 3 * 65536, 65536), Some(place));
+    /// ```
+    #[must_use]
+    pub fn bit_place(&self, guest: u64, cluster_size: u64) -> Option<BitPlace> {
+        let index = guest / self.granularity()?;
+        let byte = index / 8;
+        Some(BitPlace {
+            table_index: byte.checked_div(cluster_size)?,
+            byte: byte.checked_rem(cluster_size)?,
+            bit: (index % 8) as u32,
+        })
+    }
+
+    /// The range of guest offsets that a bit is for, the inverse of [`bit_place`](Self::bit_place): it may reach over the
+    /// end of the disk. `None` where it starts where no `u64` reaches.
+    #[must_use]
+    pub fn guest_range(&self, place: BitPlace, cluster_size: u64) -> Option<Range<u64>> {
+        let byte = place.table_index.checked_mul(cluster_size)?.checked_add(place.byte)?;
+        let index = byte.checked_mul(8)?.checked_add(place.bit.into())?;
+        let start = index.checked_mul(self.granularity()?)?;
+        Some(start..start.saturating_add(self.granularity()?))
+    }
+
+    /// Where the bitmap's table is.
+    #[must_use]
+    pub fn table(&self) -> Area {
+        Area::new(self.bitmap_table_offset, u64::from(self.bitmap_table_size) * 8)
+    }
+}
+
+/// Where a bit of a bitmap is. Specification: "Bitmap data".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BitPlace {
+    /// Which entry of the bitmap's table has its cluster, or says what all bits of it are.
+    pub table_index: u64,
+    /// Which byte of that cluster.
+    pub byte: u64,
+    /// Which bit of that byte, 0 the least significant.
+    pub bit: u32,
 }
 
 /// The walk over a bitmap directory.
@@ -98,6 +178,40 @@ pub struct Bitmap<'a> {
 }
 
 impl<'a> Bitmap<'a> {
+    /// The entry's extra data, cut at the end of the file; none are defined.
+    #[must_use]
+    pub fn extra_data(&self) -> &'a [u8] {
+        clipped(self.image, self.offset.0 + BitmapEntryHeader::SIZE, self.fixed.extra_data_size.into())
+    }
+
+    /// The entry itself, with its padding.
+    #[must_use]
+    pub fn area(&self) -> Area {
+        Area::new(self.offset.0, self.next.0 - self.offset.0)
+    }
+
+    /// The bit for a guest offset, with clusters of `cluster_size` bytes. `None` where there is no such bit: the table is
+    /// too short, its entry is invalid, or the file ends before.
+    #[must_use]
+    pub fn bit(&self, guest: u64, cluster_size: u64) -> Option<bool> {
+        let place = self.fixed.bit_place(guest, cluster_size)?;
+        if place.table_index >= self.fixed.bitmap_table_size.into() {
+            return None;
+        }
+        let at = self.fixed.bitmap_table_offset.checked_add(place.table_index * 8)?;
+        let entry = clipped(self.image, at, 8).first_chunk()?;
+        let entry = BitmapTableEntry(u64::from_be_bytes(*entry));
+        match entry.kind() {
+            BitmapTableEntryKind::AllZeroes => Some(false),
+            BitmapTableEntryKind::AllOnes => Some(true),
+            BitmapTableEntryKind::Serialized => {
+                let byte = clipped(self.image, entry.cluster().0.checked_add(place.byte)?, 1).first()?;
+                Some(byte >> place.bit & 1 != 0)
+            }
+            BitmapTableEntryKind::Invalid => None,
+        }
+    }
+
     /// The bitmap's table.
     ///
     /// # Errors
@@ -128,13 +242,12 @@ impl<'a> BitmapTable<'a> {
 pub struct BitmapTableEntry(pub u64);
 
 impl BitmapTableEntry {
-    const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
-    const RESERVED_MASK: u64 = 0xff00_0000_0000_01fe;
+    const RESERVED_MASK: u64 = !(OFFSET_MASK | 1);
 
     /// Offset of the cluster with the data; 0: there is none.
     #[must_use]
     pub const fn cluster(self) -> HostOffset {
-        HostOffset(self.0 & Self::OFFSET_MASK)
+        HostOffset(self.0 & OFFSET_MASK)
     }
 
     /// The reserved bits, which must be 0.
@@ -221,6 +334,7 @@ impl TableBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn entries_are_what_the_specification_says() {
@@ -234,6 +348,78 @@ mod tests {
         ] {
             let entry = BitmapTableEntry(entry);
             assert_eq!((entry.kind(), entry.reserved()), (kind, reserved), "{entry:?}");
+        }
+    }
+
+    #[test]
+    fn a_bit_is_found_in_the_data_or_in_the_table() {
+        // A directory entry at 0, a table of three entries at 512, data at 1024; clusters of 512 bytes.
+        let fixed = BitmapEntryHeader {
+            bitmap_table_offset: 512,
+            bitmap_table_size: 4,
+            type_: 1,
+            granularity_bits: 9,
+            name_size: 1,
+            ..BitmapEntryHeader::default()
+        };
+        let mut image = fixed.to_bytes();
+        image.resize(1536, 0);
+        for (index, entry) in [1024u64, 1, 0, 1025].iter().enumerate() {
+            image[512 + index * 8..][..8].copy_from_slice(&entry.to_be_bytes());
+        }
+        image[1024 + 2] = 0b100;
+        let extension = BitmapsExtension { nb_bitmaps: 1, ..BitmapsExtension::default() };
+        let bitmap = extension.directory(&image).next().unwrap().unwrap();
+        let span = 512 * 8 * 512;
+        let bit = |bit: u64| bitmap.bit(bit * 512, 512);
+        assert_eq!((bit(18), bit(17), bit(19)), (Some(true), Some(false), Some(false)));
+        let other = [span, 2 * span, 3 * span, 4 * span, u64::MAX].map(|guest| bitmap.bit(guest, 512));
+        assert_eq!(other, [Some(true), Some(false), None, None, None]);
+        assert_eq!(fixed.table_entries_needed(3 * span + 1, 512), Some(4));
+        assert_eq!(BitmapEntryHeader { granularity_bits: 64, ..fixed }.granularity(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_bit_is_for_its_guest_range(guest: u64, granularity_bits in 0..64u8, cluster_bits in 9..=21u32) {
+            let fixed = BitmapEntryHeader { granularity_bits, ..BitmapEntryHeader::default() };
+            let place = fixed.bit_place(guest, 1 << cluster_bits).unwrap();
+            prop_assert!(place.bit < 8 && place.byte < 1 << cluster_bits);
+            let range = fixed.guest_range(place, 1 << cluster_bits).unwrap();
+            prop_assert!(range.start <= guest && (guest < range.end || range.end == u64::MAX));
+            prop_assert!(place.table_index < fixed.table_entries_needed(u64::MAX, 1 << cluster_bits).unwrap() || guest == u64::MAX);
+        }
+
+        #[test]
+        fn directories_round_trip(
+            parts in proptest::collection::vec(
+                (any::<[u8; 24]>(), proptest::collection::vec(any::<u8>(), 0..9), proptest::collection::vec(any::<u8>(), 0..9)),
+                0..5,
+            )
+        ) {
+            let entry = |fixed: BitmapEntryHeader, extra: &[u8], name: &[u8]| {
+                let (extra_data_size, name_size) = (u32::try_from(extra.len()), u16::try_from(name.len()));
+                let fixed = BitmapEntryHeader {
+                    extra_data_size: extra_data_size.unwrap(),
+                    name_size: name_size.unwrap(),
+                    ..fixed
+                };
+                let mut bytes = [&fixed.to_bytes(), extra, name].concat();
+                bytes.resize(bytes.len().next_multiple_of(8), 0);
+                bytes
+            };
+            let mut directory = Vec::new();
+            for (fixed, extra, name) in &parts {
+                directory.extend(entry(BitmapEntryHeader::parse(fixed, 0).unwrap(), extra, name));
+            }
+            let nb_bitmaps = u32::try_from(parts.len()).unwrap();
+            let extension = BitmapsExtension { nb_bitmaps, ..BitmapsExtension::default() };
+            let mut back = Vec::new();
+            for bitmap in extension.directory(&directory).map(Result::unwrap) {
+                prop_assert_eq!(bitmap.area().offset.0, back.len() as u64);
+                back.extend(entry(bitmap.fixed, bitmap.extra_data(), bitmap.name));
+            }
+            prop_assert_eq!(back, directory);
         }
     }
 

@@ -4,13 +4,28 @@
 
 pub mod bitmap;
 pub mod check;
+pub mod crypto;
 pub mod edit;
 pub mod extension;
 mod fingerprint;
+pub mod geometry;
 pub mod header;
+pub mod l1;
+pub mod l2;
+pub mod read;
+pub mod refcount;
+pub mod runs;
+pub mod snapshot;
+pub mod tables;
 
 pub use extension::{Content, Extension, Extensions, Magic};
 pub use fingerprint::fingerprint;
+pub use geometry::{Area, Compression, Geometry};
 pub use header::{AdditionalFields, Header, HeaderV2, HeaderV3};
+pub use l1::L1Entry;
+pub use l2::{L2Entry, L2Format, Mapping};
+pub use refcount::{RefcountBlock, RefcountTableEntry};
+pub use snapshot::{Snapshot, Snapshots};
+pub use tables::Tables;
 
 pub use crate::feature::FeatureGroup;

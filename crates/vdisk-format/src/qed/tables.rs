@@ -110,13 +110,13 @@ impl<'a> Tables<'a> {
         // A hole is not touched: some file systems would fill it.
         let Some(data) = self.view.next_data(at..at.saturating_add(8)) else { return whole.then_some(0) };
         self.view.reads(data);
-        let entry = self.view.clipped(at, 8).first_chunk().or_else(|| self.view.cut_entry(at).first())?;
+        let entry = self.view.clipped(at, 8).first_chunk().or_else(|| self.view.cut_entry(at, 1).first())?;
         Some(u64::from_le_bytes(*entry))
     }
 
     /// The entries of the L2 table at `offset`, as far as the file has them and they are no hole.
     pub(crate) fn l2_pieces(&self, offset: HostOffset) -> Pieces<'_, 'a> {
-        Pieces::new(&self.view, offset.0, self.geometry.entries())
+        Pieces::new(&self.view, offset.0, self.geometry.entries(), 1)
     }
 
     /// Tells the view that a table is done with: its pages can go, and whoever watches learns how far a walk has come.
@@ -128,7 +128,7 @@ impl<'a> Tables<'a> {
 
     /// The runs of the first `entries` entries of the table at `offset`.
     pub(crate) fn runs(&self, offset: HostOffset, entries: u64) -> Runs<'_, 'a> {
-        Runs::new(Pieces::new(&self.view, offset.0, entries), self.geometry.cluster_bits())
+        Runs::new(Pieces::new(&self.view, offset.0, entries, 1), self.geometry.cluster_bits())
     }
 }
 

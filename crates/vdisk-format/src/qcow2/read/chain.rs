@@ -1,0 +1,267 @@
+//! [`open_chain`]: opens the files that images name, for who wants that.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::image::Image;
+use crate::limits::{MAX_BACKING_FILE_NAME, MAX_CHAIN};
+use crate::qcow2::extension::Magic;
+use crate::qcow2::geometry::INCOMPATIBLE_DATA_FILE;
+use crate::qcow2::header::{self, Header};
+use crate::qcow2::read::{Disk, Layer, Qcow2Layer, QedLayer};
+use crate::qed;
+use crate::view::View;
+
+/// An image and the files that it is backed by, open for reading, with a reader's locks.
+#[derive(Debug)]
+pub struct Chain {
+    top: ChainImage,
+    backing: Vec<ChainImage>,
+}
+
+/// One image of a [`Chain`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ChainImage {
+    /// The file.
+    pub path: PathBuf,
+    /// Its format, as the image above it says, or as it looks.
+    pub format: Format,
+    /// Its bytes.
+    pub image: Image,
+    /// Its external data file.
+    pub data_file: Option<(PathBuf, Image)>,
+}
+
+/// The formats that can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub enum Format {
+    /// qcow2, versions 2 and 3.
+    Qcow2,
+    /// QED.
+    Qed,
+    /// The disk's bytes, and nothing else.
+    Raw,
+}
+
+impl Format {
+    /// QEMU's name of the format.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Qcow2 => "qcow2",
+            Self::Qed => "qed",
+            Self::Raw => "raw",
+        }
+    }
+
+    /// The format that bytes look like: raw where they look like no other.
+    #[must_use]
+    pub fn probe(bytes: &[u8]) -> Self {
+        match bytes.first_chunk() {
+            Some(magic) if u32::from_be_bytes(*magic) == header::MAGIC => Self::Qcow2,
+            Some(magic) if u32::from_le_bytes(*magic) == qed::header::MAGIC => Self::Qed,
+            _ => Self::Raw,
+        }
+    }
+
+    fn named(name: &[u8]) -> Option<Self> {
+        [Self::Qcow2, Self::Qed, Self::Raw].into_iter().find(|format| format.name().as_bytes() == name)
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Opens an image, and **every file that it and its backing files name**: whoever wrote them chooses which files of this
+/// machine are read. Names are taken as relative to the folder of the image that they are in. Where an image does not say
+/// what its backing file's format is, that is guessed from its first bytes, as QEMU does, which whoever writes to a raw disk
+/// can make into anything.
+///
+/// # Errors
+/// As [`Image::open`]; [`Error::Unsupported`] for names with a protocol, `json:` included, for formats that cannot be read
+/// here, for a file that is in the chain already, and for chains of more than [`MAX_CHAIN`] images.
+pub fn open_chain(path: impl AsRef<Path>) -> Result<Chain> {
+    let mut seen = Vec::new();
+    let top = open(path.as_ref().to_owned(), None, &mut seen)?;
+    let mut backing: Vec<ChainImage> = Vec::new();
+    while let Some((path, format)) = backing.last().unwrap_or(&top).backing_file()? {
+        if backing.len() + 1 >= MAX_CHAIN {
+            return Err(unsupported(&path, format!("there are {MAX_CHAIN} images before it")));
+        }
+        backing.push(open(path, format, &mut seen)?);
+    }
+    Ok(Chain { top, backing })
+}
+
+fn open(path: PathBuf, format: Option<Format>, seen: &mut Vec<Identity>) -> Result<ChainImage> {
+    let image = open_once(&path, seen)?;
+    let format = format.unwrap_or_else(|| Format::probe(image.bytes()));
+    let mut opened = ChainImage { path, format, image, data_file: None };
+    if let Some(name) = opened.data_file_name()? {
+        let path = opened.resolve(&name)?;
+        let image = open_once(&path, seen)?;
+        opened.data_file = Some((path, image));
+    }
+    Ok(opened)
+}
+
+fn open_once(path: &Path, seen: &mut Vec<Identity>) -> Result<Image> {
+    let image = Image::open(path)?;
+    let identity = identity(&image, path)?;
+    if seen.contains(&identity) {
+        return Err(unsupported(path, "it is in the chain already".to_owned()));
+    }
+    seen.push(identity);
+    Ok(image)
+}
+
+/// What two names of one file have in common.
+#[cfg(unix)]
+type Identity = (u64, u64);
+#[cfg(not(unix))]
+type Identity = PathBuf;
+
+#[cfg(unix)]
+fn identity(image: &Image, path: &Path) -> Result<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = match image.source() {
+        Some(source) => source.file.metadata(),
+        None => std::fs::metadata(path),
+    };
+    let metadata = metadata.map_err(Error::io(format!("cannot look at {}", path.display())))?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(_image: &Image, path: &Path) -> Result<Identity> {
+    path.canonicalize().map_err(Error::io(format!("cannot look at {}", path.display())))
+}
+
+impl Chain {
+    /// The images, that which was asked for first.
+    pub fn images(&self) -> impl Iterator<Item = &ChainImage> {
+        std::iter::once(&self.top).chain(&self.backing)
+    }
+
+    /// The virtual disk that they make together.
+    ///
+    /// # Errors
+    /// As [`Qcow2Layer::new`] and [`QedLayer::new`].
+    pub fn disk(&self) -> Result<Disk<'_>> {
+        let mut disk = Disk::new(self.top.layer()?);
+        for image in &self.backing {
+            disk = disk.backed_by(image.layer()?);
+        }
+        Ok(disk)
+    }
+}
+
+impl ChainImage {
+    /// The image as a layer of a disk: its active state.
+    ///
+    /// # Errors
+    /// As [`Qcow2Layer::new`] and [`QedLayer::new`].
+    pub fn layer(&self) -> Result<Layer<'_>> {
+        Ok(match self.format {
+            Format::Qcow2 => {
+                let layer = Qcow2Layer::new(&self.image)?;
+                match &self.data_file {
+                    Some((_, data_file)) => layer.with_data_file(data_file).into(),
+                    None => layer.into(),
+                }
+            }
+            Format::Qed => QedLayer::new(&self.image)?.into(),
+            Format::Raw => View::from(&self.image).into(),
+        })
+    }
+
+    /// The backing file that the image names, and its format if it says so.
+    fn backing_file(&self) -> Result<Option<(PathBuf, Option<Format>)>> {
+        let (name, size, format) = match self.format {
+            Format::Raw => return Ok(None),
+            Format::Qed => {
+                let header = qed::Header::parse(self.image.bytes())?;
+                let raw = header.fields.features & qed::header::FEATURE_BACKING_FORMAT_NO_PROBE != 0;
+                (header.backing_file(), header.fields.backing_filename_size, raw.then_some(Format::Raw))
+            }
+            Format::Qcow2 => {
+                let header = Header::parse(self.image.bytes())?;
+                let format = string(&header, Magic::BACKING_FORMAT)?;
+                let named = |name: Vec<u8>| {
+                    let text = String::from_utf8_lossy(&name).into_owned();
+                    Format::named(&name).ok_or_else(|| {
+                        unsupported(&self.path, format!("its backing file's format is {text:?}"))
+                    })
+                };
+                let size = header.v2.backing_file_size;
+                (header.backing_file(), size, format.map(named).transpose()?)
+            }
+        };
+        let Some(name) = name.filter(|_| size > 0) else { return Ok(None) };
+        if size > MAX_BACKING_FILE_NAME || name.len() as u64 != u64::from(size) {
+            return Err(unsupported(&self.path, format!("the name of its backing file has {size} bytes")));
+        }
+        Ok(Some((self.resolve(name)?, format)))
+    }
+
+    fn data_file_name(&self) -> Result<Option<Vec<u8>>> {
+        if self.format != Format::Qcow2 {
+            return Ok(None);
+        }
+        let header = Header::parse(self.image.bytes())?;
+        if header.v3.incompatible_features & INCOMPATIBLE_DATA_FILE == 0 {
+            return Ok(None);
+        }
+        let name = string(&header, Magic::DATA_FILE)?;
+        name.map(Some)
+            .ok_or_else(|| unsupported(&self.path, "it does not name its external data file".to_owned()))
+    }
+
+    /// The file that a name in this image means.
+    fn resolve(&self, name: &[u8]) -> Result<PathBuf> {
+        let has_protocol = name.iter().find(|&&byte| byte == b':' || byte == b'/') == Some(&b':');
+        let file = if has_protocol { None } else { path_of(name) };
+        let Some(file) = file else {
+            let name = String::from_utf8_lossy(name);
+            return Err(unsupported(
+                &self.path,
+                format!("it names {name:?}, which is not the name of a file"),
+            ));
+        };
+        // An absolute path replaces the folder.
+        Ok(self.path.parent().unwrap_or(Path::new("")).join(file))
+    }
+}
+
+#[cfg(unix)]
+fn path_of(name: &[u8]) -> Option<&Path> {
+    use std::os::unix::ffi::OsStrExt;
+    Some(Path::new(std::ffi::OsStr::from_bytes(name)))
+}
+
+#[cfg(not(unix))]
+fn path_of(name: &[u8]) -> Option<&Path> {
+    std::str::from_utf8(name).ok().map(Path::new)
+}
+
+/// The string of the first header extension of a type.
+fn string(header: &Header<'_>, magic: Magic) -> Result<Option<Vec<u8>>> {
+    for extension in header.extensions() {
+        let extension = extension?;
+        if extension.magic == magic {
+            return Ok(Some(extension.data.to_vec()));
+        }
+    }
+    Ok(None)
+}
+
+fn unsupported(path: &Path, why: String) -> Error {
+    Error::Unsupported { what: format!("cannot open the chain at {}", path.display()), why }
+}
