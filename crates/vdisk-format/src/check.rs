@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::limits::MAX_FINDINGS;
-use crate::report::{Report, Severity};
+use crate::report::{Finding, Report, Severity};
 
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,6 +26,9 @@ pub struct Check {
     pub fragmented_clusters: u64,
     /// Of these, those that are compressed.
     pub compressed_clusters: u64,
+    /// Where the last cluster ends that is referred to, or has a refcount; `None` where the format has no refcounts.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub image_end_offset: Option<u64>,
     /// Whether the image uses a feature that is not known here: what was found may be wrong then.
     pub unsupported: bool,
     /// What was found, in detail. No more than [`MAX_FINDINGS`] of each code.
@@ -92,6 +95,11 @@ impl Findings {
         let admitted = *count <= MAX_FINDINGS;
         self.omitted += u64::from(!admitted);
         admitted
+    }
+
+    /// Adds a finding that was admitted.
+    pub(crate) fn push(&mut self, finding: Finding) {
+        self.report.push(finding);
     }
 
     /// Adds a finding that was admitted.

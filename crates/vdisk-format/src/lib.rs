@@ -46,6 +46,7 @@
 
 pub mod bytes;
 pub mod check;
+mod cluster_counts;
 mod cluster_set;
 mod edit;
 pub mod error;

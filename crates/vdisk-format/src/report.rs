@@ -1,6 +1,7 @@
 //! [`Report`]: what is wrong with an image, as findings that do not stop the reading of it.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::units::HostOffset;
 
@@ -35,12 +36,47 @@ pub struct Finding {
     pub expected: String,
     /// What is there.
     pub found: String,
+    /// Who claims the cluster concerned, where more than one does, or somebody who should not.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
+    pub owners: Vec<String>,
+    /// The part of the virtual disk that is concerned, in bytes.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub guest: Option<Range<u64>>,
+}
+
+impl Finding {
+    pub(crate) fn new(
+        severity: Severity,
+        code: &'static str,
+        place: impl Into<String>,
+        offset: u64,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Self {
+        Self {
+            code,
+            severity,
+            place: place.into(),
+            offset: HostOffset(offset),
+            expected: expected.into(),
+            found: found.into(),
+            owners: Vec::new(),
+            guest: None,
+        }
+    }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { code, place, offset, expected, found, .. } = self;
-        write!(f, "{place} at offset {offset}: expected {expected}, found {found} [{code}]")
+        write!(f, "{place} at offset {offset}: expected {expected}, found {found}")?;
+        if let Some(guest) = &self.guest {
+            write!(f, "; disk {:#x}-{:#x}", guest.start, guest.end)?;
+        }
+        if !self.owners.is_empty() {
+            write!(f, "; owners: {}", self.owners.join("; "))?;
+        }
+        write!(f, " [{code}]")
     }
 }
 
@@ -70,6 +106,10 @@ impl Report {
         self.findings.iter().all(|finding| finding.severity < Severity::Error)
     }
 
+    pub(crate) fn push(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+
     pub(crate) fn add(
         &mut self,
         severity: Severity,
@@ -79,8 +119,6 @@ impl Report {
         expected: impl Into<String>,
         found: impl Into<String>,
     ) {
-        let (place, expected, found) = (place.into(), expected.into(), found.into());
-        let offset = HostOffset(offset);
-        self.findings.push(Finding { code, severity, place, offset, expected, found });
+        self.push(Finding::new(severity, code, place, offset, expected, found));
     }
 }

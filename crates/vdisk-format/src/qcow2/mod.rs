@@ -4,6 +4,7 @@
 
 pub mod bitmap;
 pub mod check;
+pub mod claims;
 pub mod crypto;
 pub mod edit;
 pub mod extension;

@@ -156,7 +156,6 @@ impl<'a> Tables<'a> {
     }
 
     /// The entries of the L2 table at `table`, as far as the file has them and they are no hole.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the walk"))]
     pub(crate) fn l2_pieces(&self, table: HostOffset) -> Pieces<'_, 'a> {
         Pieces::new(&self.view, table.0, self.geometry.l2_entries(), self.l2_format.words())
     }

@@ -1,0 +1,180 @@
+//! The refcounts of the image, beside the references that were counted.
+
+use std::ops::Range;
+
+use super::problems::Fault;
+use super::walk::Walk;
+use crate::cluster_counts::CountedRun;
+use crate::cluster_set::ClusterSet;
+use crate::qcow2::claims::Owner;
+use crate::qcow2::geometry::Area;
+use crate::qcow2::refcount::{RefcountRun, RefcountTableEntry};
+use crate::units::HostOffset;
+
+/// What a comparison leaves to be looked at.
+#[derive(Debug, Default)]
+pub(super) struct Compared {
+    /// Clusters with a `COPIED` flag and another refcount than 1, or without it and with that refcount.
+    pub(super) suspects: Option<ClusterSet>,
+    /// The last cluster that is referred to, or has a refcount.
+    last: u64,
+}
+
+/// A refcount block that was read, for the entries of the refcount table that come back to it.
+struct Block {
+    offset: u64,
+    runs: Vec<RefcountRun>,
+}
+
+/// More runs than that are not kept.
+const MOST_RUNS: usize = 1 << 16;
+
+impl Walk<'_, '_> {
+    /// Claims the refcount blocks. They come last: each has to be the only owner of its cluster.
+    pub(super) fn refcount_blocks(&mut self) {
+        let tables = self.tables;
+        for (index, entry) in tables.refcount_table_entries() {
+            let block = entry.block().0;
+            let cluster = block >> self.geometry.cluster_bits();
+            let fault = if entry.reserved() != 0 {
+                Fault::RefcountTableReserved { index, entry: entry.0 }
+            } else if !self.geometry.is_aligned(block) {
+                Fault::RefcountBlockUnaligned { index, block }
+            } else if cluster >= self.counts.end() {
+                Fault::RefcountBlockOutside { index, block }
+            } else {
+                let area = Area::new(block, self.geometry.cluster_size());
+                self.region(Owner::RefcountBlock { index }, area);
+                let count = self.counts.count(cluster).min(self.most());
+                if count == 1 {
+                    continue;
+                }
+                Fault::RefcountBlockShared { index, block, count }
+            };
+            self.check.corruptions += 1;
+            self.problems.add(fault, self.findings);
+        }
+    }
+
+    /// The largest refcount that there can be.
+    fn most(&self) -> u64 {
+        let bits = 1u32 << self.geometry.refcount_order().unwrap_or(6);
+        u64::MAX >> (64 - bits)
+    }
+
+    /// The refcount of a cluster; `None` where it cannot be read.
+    pub(super) fn stored_refcount(&self, cluster: u64) -> Option<u64> {
+        let (index, _) = self.geometry.refcount_indices(cluster)?;
+        let entry = self.tables.refcount_table_entry(index).unwrap_or_default();
+        // What is behind the end of the file reads as zeroes.
+        self.geometry.is_aligned(entry.block().0).then(|| self.tables.refcount(cluster).unwrap_or(0))
+    }
+
+    /// Compares the refcounts of all clusters of the file with the references to them.
+    pub(super) fn compare(&mut self) -> Compared {
+        let mut compared = Compared::default();
+        let Some(entries) = self.geometry.refcount_block_entries() else { return compared };
+        let end = self.counts.end();
+        let tables = self.tables;
+        let mut at = 0;
+        let mut known = None;
+        for (index, entry) in tables.refcount_table_entries() {
+            let Some(first) = index.checked_mul(entries).filter(|&first| first < end) else { break };
+            self.compare_run(at..first, 0, &mut compared);
+            at = first.saturating_add(entries).min(end);
+            self.compare_block(entry, first..at, &mut known, &mut compared);
+        }
+        self.compare_run(at..end, 0, &mut compared);
+        self.check.image_end_offset = Some((compared.last + 1) << self.geometry.cluster_bits());
+        compared
+    }
+
+    fn compare_block(
+        &mut self,
+        entry: RefcountTableEntry,
+        clusters: Range<u64>,
+        known: &mut Option<Block>,
+        compared: &mut Compared,
+    ) {
+        let offset = entry.block().0;
+        if !self.geometry.is_aligned(offset) {
+            // QEMU cannot tell their refcounts, and counts them as errors of the check.
+            self.check.check_errors += clusters.end - clusters.start;
+            return;
+        }
+        if known.as_ref().is_some_and(|block| block.offset == offset) {
+            for run in known.iter().flat_map(|block| &block.runs) {
+                self.compare_part(&clusters, *run, compared);
+            }
+        } else {
+            *known = self.read_block(offset, &clusters, compared);
+        }
+    }
+
+    fn read_block(&mut self, offset: u64, clusters: &Range<u64>, compared: &mut Compared) -> Option<Block> {
+        let tables = self.tables;
+        let block = tables.refcount_block(HostOffset(offset))?;
+        let mut runs = Vec::new();
+        let mut behind = 0;
+        for run in block.runs() {
+            self.compare_part(clusters, run, compared);
+            if runs.len() <= MOST_RUNS {
+                runs.push(run);
+            }
+            behind = run.index + run.count;
+        }
+        // What the file does not have of it.
+        let rest = clusters.start.saturating_add(behind).min(clusters.end)..clusters.end;
+        self.compare_run(rest, 0, compared);
+        let is_whole = behind >= block.entries() && runs.len() <= MOST_RUNS;
+        is_whole.then_some(Block { offset, runs })
+    }
+
+    fn compare_part(&mut self, clusters: &Range<u64>, run: RefcountRun, compared: &mut Compared) {
+        let start = clusters.start.saturating_add(run.index).min(clusters.end);
+        let end = start.saturating_add(run.count).min(clusters.end);
+        self.compare_run(start..end, run.refcount, compared);
+    }
+
+    /// Clusters whose refcount is `refcount`.
+    fn compare_run(&mut self, clusters: Range<u64>, refcount: u64, compared: &mut Compared) {
+        if clusters.is_empty() {
+            return;
+        }
+        if refcount > 0 {
+            compared.last = compared.last.max(clusters.end - 1);
+        }
+        let most = self.most();
+        let (counts, uncopied) = (&self.counts, &self.uncopied);
+        let (check, problems, findings) = (&mut *self.check, &mut self.problems, &mut *self.findings);
+        counts.runs(clusters, |CountedRun { clusters, count, marked }| {
+            let length = clusters.end - clusters.start;
+            let references = count.min(most);
+            if count > 0 {
+                compared.last = compared.last.max(clusters.end - 1);
+                let is_wrong =
+                    if refcount == 1 { uncopied.intersects(clusters.start, length) } else { marked };
+                if is_wrong {
+                    let suspects = compared.suspects.get_or_insert_with(|| ClusterSet::new(counts.end()));
+                    suspects.insert(clusters.start, length, |_| {});
+                }
+            }
+            if count > most {
+                check.corruptions = check.corruptions.saturating_add(length.saturating_mul(count - most));
+                problems.add(Fault::Overflow { clusters: clusters.clone(), count, most }, findings);
+            }
+            if references > refcount {
+                check.corruptions += length;
+                problems.add(Fault::RefcountTooLow { clusters, refcount, references }, findings);
+            } else if references < refcount {
+                check.leaks += length;
+                let fault = if references == 0 {
+                    Fault::Leak { clusters, refcount }
+                } else {
+                    Fault::RefcountTooHigh { clusters, refcount, references }
+                };
+                problems.add(fault, findings);
+            }
+        });
+    }
+}

@@ -1,0 +1,97 @@
+//! The parts of the file that are neither the guest's nor L1 or L2 tables: snapshot table, refcount table, encryption
+//! header, bitmaps.
+
+use super::problems::Fault;
+use super::segments::segments;
+use super::walk::Walk;
+use crate::qcow2::bitmap::{BitmapTableEntry, BitmapTableEntryKind, BitmapsExtension};
+use crate::qcow2::claims::Owner;
+use crate::qcow2::extension::Content;
+use crate::qcow2::geometry::Area;
+use crate::units::HostOffset;
+
+/// Autoclear feature bit 0: the bitmaps are as the disk is. Without it they mean nothing, and QEMU does not look at them.
+const AUTOCLEAR_BITMAPS: u64 = 1;
+/// Extra data that version 3 demands of a snapshot.
+const SNAPSHOT_EXTRA_DATA: u32 = 16;
+
+impl Walk<'_, '_> {
+    /// Claims what they take.
+    pub(super) fn regions(&mut self) {
+        self.snapshot_table();
+        self.region(Owner::RefcountTable, self.geometry.refcount_table());
+        let mut bitmaps = None;
+        for extension in self.tables.header().extensions().map_while(Result::ok) {
+            match extension.content() {
+                Ok(Content::CryptoHeader(pointer)) if self.geometry.crypt_method() == 2 => {
+                    self.region(Owner::CryptoHeader, Area::new(pointer.offset, pointer.length));
+                }
+                Ok(Content::Bitmaps(extension)) => bitmaps = bitmaps.or(Some(extension)),
+                _ => {}
+            }
+        }
+        let is_consistent = self.tables.header().v3.autoclear_features & AUTOCLEAR_BITMAPS != 0;
+        if let Some(bitmaps) = bitmaps.filter(|_| is_consistent) {
+            self.bitmaps(&bitmaps);
+        }
+    }
+
+    fn snapshot_table(&mut self) {
+        let mut snapshots = self.tables.snapshots();
+        for snapshot in snapshots.by_ref() {
+            match snapshot {
+                Ok(snapshot) if self.geometry.version() >= 3 => {
+                    let size = snapshot.fixed.extra_data_size;
+                    if size < SNAPSHOT_EXTRA_DATA {
+                        self.check.corruptions += 1;
+                        let fault = Fault::SnapshotExtraData { entry: snapshot.offset.0, size };
+                        self.problems.add(fault, self.findings);
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    self.check.extra_corruptions += 1;
+                    self.problems.add(Fault::SnapshotTable(error.to_string()), self.findings);
+                }
+            }
+        }
+        self.region(Owner::SnapshotTable, snapshots.area());
+    }
+
+    fn bitmaps(&mut self, extension: &BitmapsExtension) {
+        self.region(Owner::BitmapDirectory, extension.directory_area());
+        let image = self.tables.view().bytes();
+        let mut tables = Vec::new();
+        for (number, bitmap) in (0..).zip(extension.directory(image).map_while(Result::ok)) {
+            let table = bitmap.fixed.table();
+            if self.region(Owner::BitmapTable { bitmap: number }, table) && table.offset.0.is_multiple_of(8) {
+                tables.push(table);
+            }
+        }
+        let view = self.tables;
+        for segment in segments(tables) {
+            for (index, entry) in view.bitmap_table_entries(segment.area) {
+                let at = segment.area.offset.0 + index * 8;
+                self.bitmap_table_entry(at, entry, segment.times);
+            }
+        }
+    }
+
+    fn bitmap_table_entry(&mut self, at: u64, entry: BitmapTableEntry, times: u64) {
+        let cluster = entry.cluster().0;
+        let is_valid = entry.reserved() == 0
+            && entry.kind() != BitmapTableEntryKind::Invalid
+            && self.geometry.is_aligned(cluster);
+        if !is_valid {
+            self.check.corruptions += times;
+            self.problems.add(Fault::BitmapTableEntry { at, entry: entry.0 }, self.findings);
+        } else if cluster != 0 {
+            let area = Area::new(cluster, self.geometry.cluster_size());
+            self.region(Owner::BitmapData { entry: HostOffset(at) }, area);
+            // Tables that share an entry share its cluster.
+            if times > 1 && !self.claim(area, times - 1, false) {
+                self.check.corruptions += times - 1;
+            }
+        }
+    }
+}

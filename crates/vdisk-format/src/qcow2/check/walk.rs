@@ -1,0 +1,205 @@
+//! [`Walk`]: the tables are visited, each once, and who refers to which cluster is counted.
+
+use std::collections::BTreeMap;
+
+use super::problems::{Fault, Problems};
+use super::segments::segments;
+use crate::check::{Check, Findings};
+use crate::cluster_counts::ClusterCounts;
+use crate::cluster_set::ClusterSet;
+use crate::qcow2::claims::Owner;
+use crate::qcow2::geometry::{Area, Geometry};
+use crate::qcow2::l1::L1Entry;
+use crate::qcow2::snapshot::Snapshot;
+use crate::qcow2::tables::Tables;
+
+/// The largest L1 table that QEMU takes, in bytes.
+pub(super) const MAX_L1_BYTES: u64 = 32 << 20;
+
+/// What the visits come to.
+pub(super) struct Walk<'t, 'a> {
+    pub(super) tables: &'t Tables<'a>,
+    pub(super) geometry: Geometry,
+    pub(super) check: &'t mut Check,
+    pub(super) findings: &'t mut Findings,
+    pub(super) problems: Problems,
+    /// References to clusters of the file. A marked one has the `COPIED` flag, and is from the active tables.
+    pub(super) counts: ClusterCounts,
+    /// Clusters that the active tables refer to without that flag.
+    pub(super) uncopied: ClusterSet,
+    /// The L2 tables, by their offsets.
+    pub(super) l2_tables: BTreeMap<u64, Referrers>,
+    /// All other tables.
+    pub(super) regions: Vec<Region>,
+    /// References to clusters with compressed data.
+    pub(super) compressed: Option<ClusterCounts>,
+}
+
+/// How many L1 entries refer to an L2 table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Referrers {
+    /// Of the active L1 table.
+    pub(super) active: u64,
+    /// Of the snapshots' L1 tables.
+    pub(super) snapshots: u64,
+}
+
+impl Referrers {
+    pub(super) fn all(self) -> u64 {
+        self.active.saturating_add(self.snapshots)
+    }
+}
+
+/// A table that is no L2 table, or another part of the file that is not the guest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Region {
+    pub(super) owner: Owner,
+    pub(super) area: Area,
+}
+
+impl<'t, 'a> Walk<'t, 'a> {
+    pub(super) fn new(tables: &'t Tables<'a>, check: &'t mut Check, findings: &'t mut Findings) -> Self {
+        let geometry = tables.geometry();
+        Self {
+            tables,
+            geometry,
+            check,
+            findings,
+            problems: Problems::default(),
+            counts: ClusterCounts::new(geometry.file_clusters()),
+            uncopied: ClusterSet::new(geometry.file_clusters()),
+            l2_tables: BTreeMap::new(),
+            regions: Vec::new(),
+            compressed: None,
+        }
+    }
+
+    pub(super) fn header(&mut self) {
+        self.region(Owner::Header, Area::new(0, self.geometry.cluster_size()));
+    }
+
+    /// The active L1 table, then those of the snapshots: they are claimed, and the L2 tables that they refer to are noted.
+    pub(super) fn l1_tables(&mut self) {
+        let active = self.geometry.l1_table();
+        self.region(Owner::L1Table { snapshot: None }, active);
+        self.l1_entries(active, Referrers { active: 1, snapshots: 0 });
+        let snapshots = self.snapshot_l1_tables();
+        for segment in segments(snapshots) {
+            self.l1_entries(segment.area, Referrers { active: 0, snapshots: segment.times });
+        }
+    }
+
+    fn snapshot_l1_tables(&mut self) -> Vec<Area> {
+        if self.geometry.data_file() && self.tables.header().v2.nb_snapshots > 0 {
+            self.check.corruptions += 1;
+            self.problems.add(Fault::SnapshotsWithDataFile, self.findings);
+        }
+        let mut tables = Vec::new();
+        for snapshot in self.tables.snapshots().map_while(Result::ok) {
+            let table = snapshot.l1_table();
+            if let Some(fault) = self.refused(&snapshot) {
+                self.check.corruptions += 1;
+                self.problems.add(fault, self.findings);
+                continue;
+            }
+            self.region(Owner::L1Table { snapshot: Some(snapshot.index) }, table);
+            tables.push(table);
+        }
+        tables
+    }
+
+    /// Why QEMU does not look into a snapshot's L1 table.
+    fn refused(&self, snapshot: &Snapshot<'_>) -> Option<Fault> {
+        let table = snapshot.l1_table();
+        let (index, entry) = (snapshot.index, snapshot.offset.0);
+        if !self.geometry.is_aligned(table.offset.0) {
+            return Some(Fault::SnapshotL1Unaligned { index, entry, offset: table.offset.0 });
+        }
+        (table.length > MAX_L1_BYTES).then_some(Fault::SnapshotL1Size {
+            index,
+            entry,
+            entries: table.length / 8,
+        })
+    }
+
+    /// Notes the L2 tables that the entries in `area` refer to, each as often as `by` says.
+    fn l1_entries(&mut self, area: Area, by: Referrers) {
+        let times = by.all();
+        for (index, entry) in self.tables.l1_entries(area) {
+            let at = area.offset.0 + index * 8;
+            if entry.0 & L1Entry::RESERVED != 0 {
+                self.check.corruptions += times;
+                self.problems.add(Fault::L1Reserved { at, entry: entry.0 }, self.findings);
+            }
+            let table = entry.l2_table().0;
+            let is_copied = by.active > 0 && entry.copied();
+            let area = Area::new(table, self.geometry.cluster_size());
+            if !self.claim(area, times, is_copied) {
+                self.check.corruptions += times;
+                self.problems.add(Fault::L2Outside { at, table }, self.findings);
+                if by.active > 0 {
+                    // What lies outside has a refcount all the same, which the flag has to agree with.
+                    let cluster = table >> self.geometry.cluster_bits();
+                    self.flag(cluster, is_copied, 1, |refcount| Fault::L1Copied {
+                        at,
+                        entry: entry.0,
+                        refcount,
+                    });
+                }
+            } else if by.active > 0 && !is_copied {
+                self.uncopied.insert(table >> self.geometry.cluster_bits(), 1, |_| {});
+            }
+            if !self.geometry.is_aligned(table) {
+                self.check.corruptions += times;
+                self.problems.add(Fault::L2Unaligned { at, table }, self.findings);
+            }
+            let known = self.l2_tables.entry(table).or_default();
+            known.active += by.active;
+            known.snapshots += by.snapshots;
+        }
+    }
+
+    /// Claims a region, and remembers it.
+    pub(super) fn region(&mut self, owner: Owner, area: Area) -> bool {
+        let is_there = self.claim(area, 1, false);
+        if !is_there {
+            self.check.corruptions += 1;
+            self.problems.add(Fault::RegionOutside(Region { owner, area }), self.findings);
+        } else if area.length > 0 {
+            self.regions.push(Region { owner, area });
+        }
+        is_there
+    }
+
+    /// Counts `times` references to the clusters of `area`. As for QEMU, the last one may go beyond the end of the file, and
+    /// is counted then; whatever goes farther is not counted: `false`.
+    pub(super) fn claim(&mut self, area: Area, times: u64, marked: bool) -> bool {
+        if area.length == 0 {
+            return true;
+        }
+        let limit = self.geometry.file_length().saturating_add(self.geometry.cluster_size());
+        if area.end() >= limit {
+            return false;
+        }
+        let clusters = self.geometry.clusters(area);
+        self.counts.extend(clusters.end);
+        self.counts.add(clusters.start, clusters.end - clusters.start, times, marked);
+        true
+    }
+
+    /// Visits the L2 tables in the order of the file.
+    pub(super) fn l2_tables(&mut self) {
+        let tables = std::mem::take(&mut self.l2_tables);
+        let total = tables.len() as u64;
+        for (done, (&table, &by)) in tables.iter().enumerate() {
+            self.l2_table(table, by);
+            self.tables.view().report(done as u64 + 1, total);
+        }
+        self.l2_tables = tables;
+    }
+
+    /// Makes findings of all that was found.
+    pub(super) fn tell(self) {
+        self.problems.tell(self.tables, self.findings);
+    }
+}

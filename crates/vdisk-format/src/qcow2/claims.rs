@@ -1,0 +1,308 @@
+//! [`claims`]: who says that a part of the file is his.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+
+use crate::qcow2::bitmap::{BitmapTableEntryKind, BitmapsExtension};
+use crate::qcow2::extension::Content;
+use crate::qcow2::geometry::{Area, OFFSET_MASK};
+use crate::qcow2::l2::L2Entry;
+use crate::qcow2::tables::Tables;
+use crate::units::HostOffset;
+
+/// A part of the file, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Claim {
+    /// Who says so.
+    pub owner: Owner,
+    /// What he says is his; whole clusters, but for compressed data, and tables that are cut to what they hold.
+    pub area: Area,
+    /// The part of the virtual disk that is there, for data and for L2 tables: of the disk as it is or, where only
+    /// snapshots have it, of the first of them.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub guest: Option<Range<u64>>,
+}
+
+/// What a part of the file is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(tag = "kind", rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub enum Owner {
+    /// The header, and all of its cluster.
+    Header,
+    /// An L1 table.
+    L1Table {
+        /// Whose: `None` is the disk as it is, else the snapshot's place in the snapshot table, from 0.
+        snapshot: Option<u32>,
+    },
+    /// An L2 table.
+    L2Table {
+        /// Whose it is, first of all.
+        l1_entry: L1Place,
+        /// How many other L1 entries name it.
+        others: u64,
+    },
+    /// Data of the virtual disk.
+    Data {
+        /// The L2 table that names it.
+        table: HostOffset,
+        /// The first of the entries.
+        index: u64,
+        /// Whose table that is, first of all.
+        l1_entry: L1Place,
+    },
+    /// Compressed data of the virtual disk.
+    Compressed {
+        /// The L2 table that names it.
+        table: HostOffset,
+        /// The entry.
+        index: u64,
+        /// Whose table that is, first of all.
+        l1_entry: L1Place,
+    },
+    /// The snapshot table.
+    SnapshotTable,
+    /// The refcount table.
+    RefcountTable,
+    /// A refcount block.
+    RefcountBlock {
+        /// The entry of the refcount table that names it.
+        index: u64,
+    },
+    /// The LUKS header, and the key material behind it.
+    CryptoHeader,
+    /// The bitmap directory.
+    BitmapDirectory,
+    /// A bitmap's table.
+    BitmapTable {
+        /// The bitmap's place in the directory, from 0.
+        bitmap: u32,
+    },
+    /// A bitmap's data.
+    BitmapData {
+        /// Where the entry of a bitmap's table is that names it.
+        entry: HostOffset,
+    },
+}
+
+/// An entry of an L1 table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct L1Place {
+    /// Whose table: `None` is the disk as it is, else the snapshot's place in the snapshot table, from 0.
+    pub snapshot: Option<u32>,
+    /// The entry.
+    pub index: u64,
+}
+
+impl fmt::Display for L1Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { snapshot, index } = self;
+        match snapshot {
+            None => write!(f, "L1 entry {index}"),
+            Some(snapshot) => write!(f, "L1 entry {index} of snapshot {snapshot}"),
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header => f.write_str("header"),
+            Self::L1Table { snapshot: None } => f.write_str("L1 table"),
+            Self::L1Table { snapshot: Some(snapshot) } => write!(f, "L1 table of snapshot {snapshot}"),
+            Self::L2Table { l1_entry, others: 0 } => write!(f, "L2 table of {l1_entry}"),
+            Self::L2Table { l1_entry, others } => write!(f, "L2 table of {l1_entry} and {others} more"),
+            Self::Data { table, index, l1_entry } => {
+                write!(f, "data (L2 table {table} of {l1_entry}, entry {index})")
+            }
+            Self::Compressed { table, index, l1_entry } => {
+                write!(f, "compressed data (L2 table {table} of {l1_entry}, entry {index})")
+            }
+            Self::SnapshotTable => f.write_str("snapshot table"),
+            Self::RefcountTable => f.write_str("refcount table"),
+            Self::RefcountBlock { index } => write!(f, "refcount block {index}"),
+            Self::CryptoHeader => f.write_str("LUKS header"),
+            Self::BitmapDirectory => f.write_str("bitmap directory"),
+            Self::BitmapTable { bitmap } => write!(f, "table of bitmap {bitmap}"),
+            Self::BitmapData { entry } => write!(f, "bitmap data (table entry at {entry})"),
+        }
+    }
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.owner)?;
+        match &self.guest {
+            Some(guest) if !matches!(self.owner, Owner::L2Table { .. }) => {
+                write!(f, ", disk {:#x}-{:#x}", guest.start, guest.end)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Claim {
+    fn new(owner: Owner, area: Area) -> Self {
+        Self { owner, area, guest: None }
+    }
+
+    /// The part of it that is in `length` bytes from `start` on: of a run of data, the entries concerned.
+    #[must_use]
+    pub fn within(&self, start: u64, length: u64) -> Self {
+        let mut part = self.clone();
+        let Owner::Data { index, .. } = &mut part.owner else { return part };
+        let skipped = start.saturating_sub(self.area.offset.0) / length.max(1);
+        let first = self.area.offset.0 + skipped * length;
+        part.area = Area::new(first, length.min(self.area.end().saturating_sub(first)));
+        *index += skipped;
+        part.guest = self.guest.clone().and_then(|guest| {
+            let start = guest.start + skipped * length;
+            (start < guest.end).then(|| start..guest.end.min(start + length))
+        });
+        part
+    }
+}
+
+/// Tells `visit` of all claims on clusters that are `wanted`, which is asked for ranges of them: the first, and how many.
+///
+/// Each table is read once, however many refer to it. What is not in the file is claimed as well.
+///
+/// ```
+/// use vdisk_format::{generate::Qcow2, qcow2::{Tables, claims::claims}};
+/// let image = Qcow2::new(1 << 20).data(0x30000, b"data").build()?;
+/// let tables = Tables::new(&image)?;
+/// let mut owners = Vec::new();
+/// claims(&tables, &|_, _| true, &mut |claim| owners.push(claim.to_string()));
+/// assert!(owners.contains(&"header".to_owned()));
+/// assert!(owners.iter().any(|owner| owner.ends_with("entry 3), disk 0x30000-0x40000")), "{owners:?}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn claims(tables: &Tables<'_>, wanted: &dyn Fn(u64, u64) -> bool, visit: &mut dyn FnMut(Claim)) {
+    let mut walk = Walk { tables, wanted, visit };
+    walk.tell(Claim::new(Owner::Header, Area::new(0, tables.geometry().cluster_size())));
+    let l2_tables = walk.l1_tables();
+    for (table, (l1_entry, others)) in l2_tables {
+        walk.l2_table(table, l1_entry, others);
+    }
+    walk.others();
+}
+
+/// The L2 tables by their offsets, each with the first entry that names it, and how many more do.
+type L2Tables = BTreeMap<u64, (L1Place, u64)>;
+
+struct Walk<'t, 'a> {
+    tables: &'t Tables<'a>,
+    wanted: &'t dyn Fn(u64, u64) -> bool,
+    visit: &'t mut dyn FnMut(Claim),
+}
+
+impl Walk<'_, '_> {
+    fn tell(&mut self, claim: Claim) {
+        let clusters = self.tables.geometry().clusters(claim.area);
+        if !clusters.is_empty() && (self.wanted)(clusters.start, clusters.end - clusters.start) {
+            (self.visit)(claim);
+        }
+    }
+
+    fn l1_tables(&mut self) -> L2Tables {
+        let tables = self.tables;
+        let mut l2_tables = L2Tables::new();
+        let mut areas = vec![(None, tables.geometry().l1_table())];
+        let snapshots = tables.snapshots().map_while(Result::ok);
+        areas.extend(snapshots.map(|snapshot| (Some(snapshot.index), snapshot.l1_table())));
+        let mut seen = std::collections::BTreeSet::new();
+        for (snapshot, area) in areas {
+            self.tell(Claim::new(Owner::L1Table { snapshot }, area));
+            // Snapshots whose tables overlap would read them again and again.
+            let is_new = seen.insert((area.offset.0, area.length));
+            if !is_new || !tables.geometry().is_aligned(area.offset.0) {
+                continue;
+            }
+            for (index, entry) in tables.l1_entries(area).filter(|(_, entry)| entry.is_allocated()) {
+                let place = L1Place { snapshot, index };
+                let known = l2_tables.entry(entry.l2_table().0);
+                known.and_modify(|(_, others)| *others += 1).or_insert((place, 0));
+            }
+        }
+        l2_tables
+    }
+
+    fn l2_table(&mut self, table: u64, l1_entry: L1Place, others: u64) {
+        let geometry = self.tables.geometry();
+        let guest = |first: u64, count: u64| {
+            let start = geometry.guest_offset(l1_entry.index, first)?;
+            Some(start..start.saturating_add(count << geometry.cluster_bits()))
+        };
+        let owner = Owner::L2Table { l1_entry, others };
+        let area = Area::new(table, geometry.cluster_size());
+        self.tell(Claim { owner, area, guest: guest(0, geometry.l2_entries()) });
+        let (tables, format, table) = (self.tables, self.tables.l2_format(), HostOffset(table));
+        for run in tables.l2_runs(table) {
+            let L2Entry { raw, .. } = run.first;
+            if run.first.is_compressed() {
+                for (index, entry) in run.entries() {
+                    let data = entry.compressed(&format);
+                    let owner = Owner::Compressed { table, index, l1_entry };
+                    let area = Area { offset: data.offset, length: data.length };
+                    self.tell(Claim { owner, area, guest: guest(index, 1) });
+                }
+            } else if raw & OFFSET_MASK != 0 && !geometry.data_file() {
+                let size = geometry.cluster_size();
+                let (length, parts) = if run.step == size { (run.count, 1) } else { (1, run.count) };
+                for index in (run.index..).take(usize::try_from(parts).unwrap_or(usize::MAX)) {
+                    let owner = Owner::Data { table, index, l1_entry };
+                    let area = Area::new(raw & OFFSET_MASK, length << geometry.cluster_bits());
+                    self.tell(Claim { owner, area, guest: guest(index, length) });
+                }
+            }
+        }
+    }
+
+    fn others(&mut self) {
+        let tables = self.tables;
+        let mut snapshots = tables.snapshots();
+        snapshots.by_ref().for_each(drop);
+        self.tell(Claim::new(Owner::SnapshotTable, snapshots.area()));
+        self.tell(Claim::new(Owner::RefcountTable, tables.geometry().refcount_table()));
+        for (index, entry) in tables.refcount_table_entries().filter(|(_, entry)| entry.block().0 != 0) {
+            let area = Area::new(entry.block().0, tables.geometry().cluster_size());
+            self.tell(Claim::new(Owner::RefcountBlock { index }, area));
+        }
+        for extension in tables.header().extensions().map_while(Result::ok) {
+            match extension.content() {
+                Ok(Content::CryptoHeader(pointer)) if tables.geometry().crypt_method() == 2 => {
+                    let area = Area::new(pointer.offset, pointer.length);
+                    self.tell(Claim::new(Owner::CryptoHeader, area));
+                }
+                Ok(Content::Bitmaps(bitmaps)) => self.bitmaps(&bitmaps),
+                _ => {}
+            }
+        }
+    }
+
+    fn bitmaps(&mut self, extension: &BitmapsExtension) {
+        let tables = self.tables;
+        self.tell(Claim::new(Owner::BitmapDirectory, extension.directory_area()));
+        let directory = extension.directory(tables.view().bytes()).map_while(Result::ok);
+        let mut seen = std::collections::BTreeSet::new();
+        for (bitmap, entry) in (0..).zip(directory) {
+            let table = entry.fixed.table();
+            self.tell(Claim::new(Owner::BitmapTable { bitmap }, table));
+            if !seen.insert((table.offset.0, table.length)) {
+                continue;
+            }
+            for (index, entry) in tables.bitmap_table_entries(table) {
+                if entry.kind() == BitmapTableEntryKind::Serialized {
+                    let at = HostOffset(table.offset.0 + index * 8);
+                    let area = Area::new(entry.cluster().0, tables.geometry().cluster_size());
+                    self.tell(Claim::new(Owner::BitmapData { entry: at }, area));
+                }
+            }
+        }
+    }
+}
