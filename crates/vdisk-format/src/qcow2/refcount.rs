@@ -2,7 +2,7 @@
 //! management".
 
 use crate::bytes::exactly;
-use crate::qcow2::geometry::Geometry;
+use crate::qcow2::geometry::{Geometry, MAX_REFCOUNT_ORDER};
 use crate::table::{Pieces, follow};
 use crate::units::HostOffset;
 use crate::view::{SECTOR, View};
@@ -32,39 +32,52 @@ impl RefcountTableEntry {
     }
 }
 
-/// How refcounts of one width stand in a big-endian number of 64 bits.
+/// How refcounts of one width stand in eight bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Width {
     order: u32,
+    /// The number all of whose refcounts are 1.
+    ones: u64,
 }
 
 impl Width {
-    const fn mask(self) -> u64 {
-        u64::MAX >> (64 - self.bits())
+    const fn new(order: u32) -> Self {
+        let order = if order > MAX_REFCOUNT_ORDER { MAX_REFCOUNT_ORDER } else { order };
+        let mask = u64::MAX >> (64 - (1 << order));
+        Self { order, ones: u64::MAX / mask }
     }
 
-    const fn bits(self) -> u32 {
-        1 << self.order
-    }
-
-    /// Refcounts a number.
+    /// Refcounts in eight bytes.
     const fn per_word(self) -> u64 {
         64 >> self.order
     }
 
-    /// Refcount `index`, counted from the first byte on, and in a byte from the least significant bit on.
+    /// The refcount at `index` of a big-endian number, counted from the first byte on, and in a byte from the least
+    /// significant bit on; and how many from there on are equal to it.
     #[inline]
-    const fn of(self, word: u64, index: u64) -> u64 {
+    const fn run(self, word: u64, index: u64) -> (u64, u64) {
         // Below 64, as every index is taken within its number.
         let bit = ((index % self.per_word()) as u32) << self.order;
-        let shift = if self.order >= 3 { 64 - self.bits() - bit } else { 56 - (bit & !7) + (bit & 7) };
-        (word >> shift) & self.mask()
+        let unused = 64 - (1 << self.order);
+        let (refcount, same) = if self.order < 3 {
+            // With the bytes turned around, every refcount is above the one before it.
+            let word = word.swap_bytes() >> bit;
+            let refcount = word << unused >> unused;
+            (refcount, (word ^ self.repeated(refcount)).trailing_zeros())
+        } else {
+            let word = word << bit;
+            let refcount = word >> unused;
+            (refcount, (word ^ self.repeated(refcount)).leading_zeros())
+        };
+        // The bits that were shifted in are no refcounts.
+        let left = 64 - bit;
+        (refcount, (if same < left { same } else { left } >> self.order) as u64)
     }
 
     /// The number all of whose refcounts are `count`.
     #[inline]
     const fn repeated(self, count: u64) -> u64 {
-        count.wrapping_mul(u64::MAX / self.mask())
+        count.wrapping_mul(self.ones)
     }
 }
 
@@ -104,7 +117,7 @@ impl<'v, 'a> RefcountBlock<'v, 'a> {
     /// taken for 6.
     #[must_use]
     pub fn new(view: &'v View<'a>, offset: HostOffset, order: u32, bytes: u64) -> Self {
-        Self { view, offset, width: Width { order: order.min(6) }, bytes }
+        Self { view, offset, width: Width::new(order), bytes }
     }
 
     /// The block at `offset` of an image; `None` where its header has a wrong order.
@@ -127,7 +140,7 @@ impl<'v, 'a> RefcountBlock<'v, 'a> {
             return None;
         }
         let word = number_at(self.view, self.offset.0.checked_add(word * 8)?)?;
-        Some(self.width.of(word, index))
+        Some(self.width.run(word, index).0)
     }
 
     /// The refcounts in order, equal neighbours together, to the end of the block or of the file. Holes of the file are
@@ -187,17 +200,13 @@ impl RefcountRuns<'_, '_> {
             _ if hole > 0 => (hole, 0),
             None => return None,
             Some(word) => {
-                let refcount = self.width.of(word, self.index);
-                let is_first = self.index.is_multiple_of(per_word);
-                if is_first && word == self.width.repeated(refcount) {
+                let (refcount, count) = self.width.run(word, self.index);
+                if count == per_word {
                     let words = follow::<true>(self.words, word, 0);
                     self.skip(words);
                     (words as u64 * per_word, refcount)
                 } else {
-                    let left = per_word - self.index % per_word;
-                    let same = (1..left).take_while(|i| self.width.of(word, self.index + i) == refcount);
-                    let count = 1 + same.count() as u64;
-                    if count == left {
+                    if (self.index + count).is_multiple_of(per_word) {
                         self.skip(1);
                     }
                     (count, refcount)
@@ -288,7 +297,7 @@ mod tests {
             order in 0..=6u32,
             parts in proptest::collection::vec((prop_oneof![Just(0u64), Just(1), any::<u64>()], 1..200usize), 0..12),
         ) {
-            let mask = Width { order }.mask();
+            let mask = u64::MAX >> (64 - (1 << order));
             let mut counts: Vec<u64> =
                 parts.iter().flat_map(|&(value, count)| vec![value & mask; count]).collect();
             let bytes = write(&counts, order);

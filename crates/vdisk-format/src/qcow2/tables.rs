@@ -7,7 +7,7 @@ use crate::qcow2::header::Header;
 use crate::qcow2::l1::L1Entry;
 use crate::qcow2::l2::{L2Entry, L2Format};
 use crate::qcow2::refcount::{RefcountBlock, RefcountTableEntry, number_at};
-use crate::qcow2::runs::{L2Run, L2Runs};
+use crate::qcow2::runs::L2Runs;
 use crate::qcow2::snapshot::Snapshots;
 use crate::table::Pieces;
 use crate::units::HostOffset;
@@ -98,8 +98,15 @@ impl<'a> Tables<'a> {
 
     /// The entries of the L2 table at `table` that are not 0, with their indices.
     pub fn l2_entries(&self, table: HostOffset) -> impl Iterator<Item = (u64, L2Entry)> {
-        let runs = self.l2_runs(table).filter(|run| run.first != L2Entry::new(0));
-        runs.flat_map(L2Run::entries)
+        let words = usize::from(self.l2_format.extended()) + 1;
+        let entries = self.l2_pieces(table).flat_map(move |(first, numbers)| {
+            (first..).zip(numbers.chunks_exact(words).map(|entry| match *entry {
+                [raw, bitmap] => L2Entry::extended(u64::from_be_bytes(raw), u64::from_be_bytes(bitmap)),
+                [raw] => L2Entry::new(u64::from_be_bytes(raw)),
+                _ => L2Entry::default(), // words is 1 or 2
+            }))
+        });
+        entries.filter(|(_, entry)| *entry != L2Entry::default())
     }
 
     /// Entry `index` of the L2 table at `table`; `None` where the table or the file ends before it.

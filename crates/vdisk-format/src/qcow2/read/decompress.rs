@@ -91,7 +91,8 @@ fn short(bytes: u64) -> String {
     format!("{bytes} bytes")
 }
 
-#[cfg(all(test, feature = "decompress"))]
+#[cfg(test)]
+#[cfg(feature = "decompress")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -162,6 +162,10 @@ impl<'a> Qcow2Layer<'a> {
             if entry.bitmap.0 != 0 {
                 return invalid("a compressed cluster without subclusters");
             }
+            if entry.compressed(&format).offset.0 >= geometry.file_length() {
+                let expected = format!("data below the end of the file, {:#x}", geometry.file_length());
+                return Err(place.invalid(entry, expected));
+            }
         } else if !geometry.is_aligned(entry.offset().0) {
             return Err(place
                 .invalid(entry, format!("an offset that is a multiple of {:#x}", geometry.cluster_size())));

@@ -1,4 +1,5 @@
 use super::*;
+use proptest::prelude::*;
 
 /// Clusters of 512 bytes: header, L1 table at 0x200, L2 table at 0x400, data at 0x600. The disk has 4 KiB.
 fn image(l2: &[u64]) -> Vec<u8> {
@@ -51,6 +52,7 @@ fn reads_cross_clusters() {
 fn what_cannot_be_is_named() {
     let what = "L2 entry 0 of L1 entry 0, for guest offset 0x0 at offset 0x400: expected ";
     for (entry, rest) in [
+        (1 << 62 | 0x800, "data below the end of the file, 0x800, found 0x4000000000000800"),
         (0x602, "reserved bits of 0, found 0x602"),
         (0x0100_0000_0000_0600, "reserved bits of 0, found 0x100000000000600"),
         (0x800, "an offset below the end of the file, 0x800, found 0x800"),
@@ -205,8 +207,43 @@ fn compressed_data_want_the_feature() {
     assert!(message(&image(&[1 << 62 | 0x600])).ends_with("this was built without the feature `decompress`"));
 }
 
+proptest! {
+    /// Whatever an image says, reading it ends, and what is read twice is the same.
+    #[test]
+    fn any_image_is_read_or_refused(
+        cluster_bits in prop_oneof![Just(9u8), Just(12), Just(14)],
+        l2 in proptest::collection::vec(
+            prop_oneof![
+                any::<u64>(),
+                (0..6u64, 0..4u64).prop_map(|(cluster, flags)| cluster << 12 | flags & 1 | (flags >> 1) << 62),
+            ],
+            0..16,
+        ),
+        changes in proptest::collection::vec((0..2000usize, any::<u8>()), 0..4),
+        features in prop_oneof![Just(0u8), Just(4), Just(16)],
+        at in 0..0x2_0000u64,
+    ) {
+        let mut bytes = image_of(cluster_bits, &l2);
+        bytes[79] = features;
+        for (at, value) in changes {
+            bytes[at] = value;
+        }
+        let (base, data) = ([9; 3000], [8; 0x8000]);
+        let Ok(layer) = Qcow2Layer::new(&bytes) else { return Ok(()) };
+        let disk = Disk::new(layer.with_data_file(data.as_slice())).backed_by(View::from(base.as_slice()));
+        let read = |at, length: usize| {
+            let mut buffer = vec![0; length];
+            disk.read_at(at, &mut buffer).map(|()| buffer).ok()
+        };
+        let whole = read(at, 3000);
+        let parts = read(at, 1000).zip(read(at.saturating_add(1000), 2000));
+        prop_assert_eq!(whole, parts.map(|(first, second)| [first, second].concat()));
+    }
+}
+
 mod chains {
     use super::*;
+    use crate::qcow2::extension::Magic;
     use std::fs;
 
     /// An image that names a backing file, and perhaps its format.
@@ -221,8 +258,6 @@ mod chains {
         bytes[200..200 + backing.len()].copy_from_slice(backing.as_bytes());
         bytes
     }
-
-    use crate::qcow2::extension::Magic;
 
     fn open(files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
         let dir = tempfile::tempdir().unwrap();
