@@ -44,11 +44,14 @@
 
 mod error;
 mod guest;
+mod order;
+mod permutation;
 mod qcow2;
 mod qed;
 mod sink;
 mod tables;
 
 pub use error::GenerateError;
-pub use qcow2::{Bitmap, Qcow2, Snapshot};
-pub use qed::{Order, Qed};
+pub use order::Order;
+pub use qcow2::{Bitmap, Luks, Qcow2, Snapshot};
+pub use qed::Qed;

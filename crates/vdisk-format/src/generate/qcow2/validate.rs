@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::geometry::Geometry;
 use super::header;
-use super::{Bitmap, Qcow2, Snapshot};
+use super::{Bitmap, Qcow2};
 use crate::generate::GenerateError;
 use crate::generate::error::field;
 use crate::generate::guest::Operation;
@@ -99,6 +99,9 @@ fn data_file(wanted: &Qcow2) -> Result<(), GenerateError> {
     if !wanted.snapshots.is_empty() {
         return Err(GenerateError::Conflict { one: "snapshot", other: "data_file" });
     }
+    if wanted.contents.iter().any(Operation::is_compressed) {
+        return Err(GenerateError::Conflict { one: "compressed", other: "data_file" });
+    }
     if data_file.raw && wanted.backing_file.is_some() {
         return Err(GenerateError::Conflict { one: "backing_file", other: "a raw data_file" });
     }
@@ -116,13 +119,16 @@ fn names(wanted: &Qcow2) -> Result<(), GenerateError> {
     for bitmap in &wanted.bitmaps {
         bitmap.validate()?;
     }
-    for snapshot in &wanted.snapshots {
+    if let Some(luks) = &wanted.luks {
+        luks.validate()?;
+    }
+    for (_, snapshot) in &wanted.snapshots {
         snapshot.validate(wanted.version)?;
     }
     narrow("the bitmap directory", wanted.bitmaps.len() as u64)?;
     narrow("the snapshot table", wanted.snapshots.len() as u64)?;
     unique("bitmaps", wanted.bitmaps.iter().map(Bitmap::name))?;
-    unique("snapshots", wanted.snapshots.iter().map(Snapshot::id))
+    unique("snapshots", wanted.snapshots.iter().map(|(_, snapshot)| snapshot.id()))
 }
 
 fn unique<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Result<(), GenerateError> {
@@ -138,6 +144,7 @@ fn unique<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generate::{Luks, Snapshot};
     use std::io::Cursor;
 
     fn error(wanted: &Qcow2) -> String {
