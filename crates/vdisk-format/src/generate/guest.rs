@@ -64,7 +64,9 @@ enum Content<'a> {
     /// Begins and ends inside a cluster where a later call took the rest, which is data then.
     Compressed(&'a [u8]),
     Allocated,
-    Zero { preallocated: bool },
+    Zero {
+        preallocated: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,7 +210,8 @@ impl<'a> Contents<'a> {
             if let Content::Compressed(bytes) = piece.content {
                 // The clusters of which it has every byte.
                 let whole = start.div_ceil(cluster_size) * per_cluster;
-                let ends_at = if to_the_end { piece.end.div_ceil(cluster_size) } else { piece.end / cluster_size };
+                let ends_at =
+                    if to_the_end { piece.end.div_ceil(cluster_size) } else { piece.end / cluster_size };
                 push(first, whole.min(end), Content::Data(bytes));
                 push(whole, ends_at * per_cluster, piece.content);
                 push(first, end, Content::Data(bytes));

@@ -47,8 +47,8 @@ impl Permutation {
     fn once(&self, number: u64) -> u64 {
         let (mut left, mut right) = (number / self.width, number % self.width);
         for round in 0..ROUNDS {
-            left = (left + mix(right, self.seed ^ (2 * round)) % self.height) % self.height;
-            right = (right + mix(left, self.seed ^ (2 * round + 1)) % self.width) % self.width;
+            left = add(left, chosen(right, self.seed ^ (2 * round), self.height), self.height);
+            right = add(right, chosen(left, self.seed ^ (2 * round + 1), self.width), self.width);
         }
         left * self.width + right
     }
@@ -56,16 +56,27 @@ impl Permutation {
     fn undo_once(&self, number: u64) -> u64 {
         let (mut left, mut right) = (number / self.width, number % self.width);
         for round in (0..ROUNDS).rev() {
-            right = subtract(right, mix(left, self.seed ^ (2 * round + 1)) % self.width, self.width);
-            left = subtract(left, mix(right, self.seed ^ (2 * round)) % self.height, self.height);
+            right = subtract(right, chosen(left, self.seed ^ (2 * round + 1), self.width), self.width);
+            left = subtract(left, chosen(right, self.seed ^ (2 * round), self.height), self.height);
         }
         left * self.width + right
     }
 }
 
-/// `number - less`, of numbers below `modulus`.
+/// `number + more` modulo `modulus`, of numbers below it. Without a division, which takes long.
+fn add(number: u64, more: u64, modulus: u64) -> u64 {
+    let sum = number + more;
+    if sum < modulus { sum } else { sum - modulus }
+}
+
+/// What undoes [`add`].
 fn subtract(number: u64, less: u64, modulus: u64) -> u64 {
-    (number + modulus - less) % modulus
+    if number < less { number + modulus - less } else { number - less }
+}
+
+/// A number below `end`, by the bits of [`mix`].
+fn chosen(number: u64, seed: u64, end: u64) -> u64 {
+    ((u128::from(mix(number, seed)) * u128::from(end)) >> 64) as u64
 }
 
 /// The finalizer of SplitMix64: every bit of the result depends on every bit of both.

@@ -54,7 +54,11 @@ pub(super) fn image<W: Write + Seek>(
 }
 
 /// Writes the guest's disk as a raw image. Returns its length in bytes.
-pub(super) fn raw<W: Write + Seek>(wanted: &Qcow2, layout: &Layout, out: &mut W) -> Result<u64, GenerateError> {
+pub(super) fn raw<W: Write + Seek>(
+    wanted: &Qcow2,
+    layout: &Layout,
+    out: &mut W,
+) -> Result<u64, GenerateError> {
     let g = &layout.geometry;
     let contents = Contents::paint(&wanted.contents, g.grain())?;
     let mut sink = Sink::new(out);
