@@ -339,4 +339,25 @@ mod tests {
             ]
         );
     }
+
+    #[test]
+    fn clusters_are_compressed_while_no_later_call_touches_them() {
+        let grain = Grain { disk_size: 5000, ..PLAIN };
+        let compressed = |operations: &[Operation]| -> Vec<(u64, u64, bool)> {
+            let contents = Contents::paint(operations, grain).unwrap();
+            contents.extents(grain).iter().map(|e| (e.first, e.count, e.compressed)).collect()
+        };
+        let whole = Operation::Compressed { offset: 512, bytes: vec![1; 4488] };
+        assert_eq!(compressed(&[whole.clone()]), [(1, 9, true)]);
+        let data = Operation::Data { offset: 1540, bytes: vec![2; 500] };
+        let operations = [whole, data];
+        assert_eq!(compressed(&operations), [(1, 2, true), (3, 1, false), (4, 6, true)]);
+        let contents = Contents::paint(&operations, grain).unwrap();
+        let bytes: Vec<u8> = contents.data(1536..2048).flat_map(|(_, bytes)| bytes).copied().collect();
+        assert_eq!(bytes, [&[1; 4][..], &[2; 500], &[1; 8]].concat());
+        assert_eq!(contents.extents_of(2..5, grain).len(), 3);
+        let unaligned = Operation::Compressed { offset: 512, bytes: vec![1; 700] };
+        let error = Contents::paint(&[unaligned], grain).unwrap_err();
+        assert!(matches!(error, GenerateError::Unaligned { alignment: 512, .. }));
+    }
 }

@@ -86,7 +86,7 @@ fn a_thousand_snapshots() {
     write(&shared, folder.path(), "image.qcow2");
     qemu_img(folder.path(), &["check", "image.qcow2"]);
     let own = (1..=200_u64).fold(Qcow2::new(size).allocate(0..size), |wanted, id| {
-        let at = (id * 7919 << 16) % size;
+        let at = ((id * 7919) << 16) % size;
         wanted.snapshot(Snapshot::new(id.to_string(), "")).data(at, id.to_be_bytes())
     });
     for order in [Order::InOrder, Order::Random(2)] {
@@ -97,7 +97,7 @@ fn a_thousand_snapshots() {
         let mut read = File::open(folder.path().join("read.raw")).unwrap();
         for id in 1..=200_u64 {
             let mut bytes = [0; 8];
-            read.seek(SeekFrom::Start((id * 7919 << 16) % size)).unwrap();
+            read.seek(SeekFrom::Start(((id * 7919) << 16) % size)).unwrap();
             read.read_exact(&mut bytes).unwrap();
             assert_eq!(u64::from_be_bytes(bytes), if id < 200 { id } else { 0 }, "of {id}");
         }

@@ -9,9 +9,6 @@ use crate::generate::guest::Operation;
 use crate::generate::sink::buffer;
 use crate::generate::{GenerateError, Order};
 
-/// Host offsets have 56 bits, except in compressed clusters.
-const HOST_OFFSET_BITS: u32 = 56;
-
 /// Describes a qcow2 image, and writes it.
 ///
 /// Every setter has the default of a new image of `qemu-img`. Where two calls of [`data`](Self::data),
@@ -306,11 +303,5 @@ impl Qcow2 {
             start = end;
             (step, snapshot)
         })
-    }
-
-    /// The width of a host offset in bits, also in compressed clusters if there may be some.
-    pub(super) fn host_offset_bits(&self) -> u32 {
-        let compressed = self.contents.iter().any(Operation::is_compressed);
-        if compressed { (62 - (self.cluster_bits - 8)).min(HOST_OFFSET_BITS) } else { HOST_OFFSET_BITS }
     }
 }

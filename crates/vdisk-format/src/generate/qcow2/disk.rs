@@ -253,3 +253,43 @@ fn merged(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     });
     ranges
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate::Snapshot;
+
+    const G: Geometry = Geometry { size: 1 << 20, cluster_bits: 9, refcount_order: 4, extended_l2: false };
+
+    /// The disk after all steps.
+    fn disk(wanted: &Qcow2) -> Disk<'_> {
+        let mut disk = Disk::new(wanted, G);
+        for (operations, _) in wanted.steps() {
+            disk.step(operations).unwrap();
+        }
+        disk
+    }
+
+    #[test]
+    fn what_no_later_step_touches_is_shared() {
+        // 64 clusters, of 512 bytes, have an L2 table.
+        let wanted = Qcow2::new(G.size).cluster_bits(9).allocate(0..130 << 9);
+        let wanted = wanted.snapshot(Snapshot::new("1", "")).data(10 << 9, [1; 1024]);
+        let wanted = wanted.snapshot(Snapshot::new("2", "")).snapshot(Snapshot::new("3", ""));
+        let disk = disk(&wanted);
+        let (table, runs) = disk.table(0).unwrap();
+        let runs: Vec<_> = runs.map(|(first, run)| (first, run.count, run.since)).collect();
+        assert_eq!((table.since, runs), (2, vec![(0, 10, 1), (10, 2, 2), (12, 52, 1)]));
+        assert_eq!(disk.tables().map(|(_, table)| table.item).collect::<Vec<_>>(), [133, 65, 130]);
+        let (items, references) = disk.finish();
+        assert_eq!(items.count(), 3 + 130 + 1 + 2);
+        // First the old table and its data, of which two clusters were replaced, then new ones.
+        let of = [0, 1, 10, 11, 12, 13, 65, 133, 134, 135].map(|item| references.of(item));
+        assert_eq!(of, [1, 4, 4, 1, 1, 4, 4, 3, 3, 3]);
+    }
+
+    #[test]
+    fn ranges_are_merged() {
+        assert_eq!(merged(vec![7..9, 0..3, 2..5, 5..6]), [0..6, 7..9]);
+    }
+}

@@ -10,6 +10,10 @@ use super::references::References;
 use super::validate::{self, narrow};
 use super::{Bitmap, Qcow2};
 use crate::generate::GenerateError;
+use crate::generate::guest::Operation;
+
+/// Host offsets have 56 bits, in descriptors of compressed clusters perhaps less.
+const HOST_OFFSET_BITS: u32 = 56;
 
 /// Host clusters in a row.
 #[derive(Debug, Clone, Copy, Default)]
@@ -86,7 +90,9 @@ impl Layout {
             return Err(GenerateError::RefcountTooLarge { refcount, bits });
         }
         let layout = Self::place(wanted, g, l1_size, bitmaps, items, references);
-        let bits = wanted.host_offset_bits();
+        let compressed = wanted.contents.iter().any(Operation::is_compressed);
+        let most = if compressed { g.compressed_offset_bits() } else { HOST_OFFSET_BITS };
+        let bits = most.min(HOST_OFFSET_BITS);
         let clusters = layout.refcounts.clusters.max(data_file_clusters);
         if clusters > 1 << (bits - g.cluster_bits) {
             return Err(GenerateError::FileTooLarge { clusters, bits });

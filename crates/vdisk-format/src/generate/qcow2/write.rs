@@ -205,6 +205,7 @@ fn snapshot_table(wanted: &Qcow2, layout: &Layout) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::generate::Snapshot;
+    use crate::generate::qcow2::compress::compress;
 
     fn entry(image: &[u8], at: usize) -> u64 {
         u64::from_be_bytes(image[at..at + 8].try_into().unwrap())
@@ -243,5 +244,25 @@ mod tests {
         assert_eq!(entry(&image, (4 << 16) + 8), COPIED | 65536);
         let raw = wanted.build_raw().unwrap();
         assert_eq!((raw.len(), &raw[..1], &raw[70_000..70_003]), (200_000, &b"z"[..], &b"abc"[..]));
+    }
+
+    #[test]
+    fn compressed_clusters_share_host_clusters() {
+        let wanted = Qcow2::new(1 << 20).cluster_bits(9).compressed(0, [[1; 512], [2; 512]].concat());
+        let image = wanted.build().unwrap();
+        // Header, refcount table, refcount block, L1 table, L2 table, data.
+        let (l2_table, data) = (4 * 512, 5 * 512);
+        let length = compress(0, &[1; 512]).len();
+        let entries = [entry(&image, l2_table), entry(&image, l2_table + 8)];
+        assert_eq!(entries, [COMPRESSED | data, COMPRESSED | (data + length as u64)]);
+        assert_eq!(image[1024 + 8..1024 + 14], [0, 1, 0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn descriptors_count_sectors_behind_the_first() {
+        let g = Geometry { size: 0, cluster_bits: 16, refcount_order: 4, extended_l2: false };
+        let sectors = |at, length| (descriptor(&g, at, length) - COMPRESSED - at) >> 54;
+        assert_eq!([sectors(0, 512), sectors(0, 513), sectors(511, 1), sectors(511, 2)], [0, 1, 0, 1]);
+        assert_eq!(sectors(65_535, 65_535), 128);
     }
 }
