@@ -348,7 +348,7 @@ mod tests {
             contents.extents(grain).iter().map(|e| (e.first, e.count, e.compressed)).collect()
         };
         let whole = Operation::Compressed { offset: 512, bytes: vec![1; 4488] };
-        assert_eq!(compressed(&[whole.clone()]), [(1, 9, true)]);
+        assert_eq!(compressed(std::slice::from_ref(&whole)), [(1, 9, true)]);
         let data = Operation::Data { offset: 1540, bytes: vec![2; 500] };
         let operations = [whole, data];
         assert_eq!(compressed(&operations), [(1, 2, true), (3, 1, false), (4, 6, true)]);
