@@ -10,6 +10,8 @@ use super::GenerateError;
 pub(super) enum Operation {
     /// These bytes at this offset.
     Data { offset: u64, bytes: Vec<u8> },
+    /// These bytes at this offset, in compressed clusters. Only qcow2 has these.
+    Compressed { offset: u64, bytes: Vec<u8> },
     /// Clusters with a place in the file but nothing in it.
     Allocate(Range<u64>),
     /// Zero clusters, perhaps with a place in the file.
@@ -20,6 +22,11 @@ impl Operation {
     /// Whether this needs zero clusters, which version 2 does not have.
     pub(super) fn is_zero(&self) -> bool {
         matches!(self, Operation::Zero { .. })
+    }
+
+    /// Whether this needs compressed clusters.
+    pub(super) fn is_compressed(&self) -> bool {
+        matches!(self, Operation::Compressed { .. })
     }
 }
 
@@ -34,12 +41,32 @@ pub(super) struct Grain {
     pub(super) per_cluster: u64,
 }
 
+impl Grain {
+    /// The size of a cluster in bytes.
+    pub(super) fn cluster_size(&self) -> u64 {
+        self.size * self.per_cluster
+    }
+
+    /// Refuses a range that does not begin and end at multiples of `alignment`, or end with the disk.
+    fn aligned(&self, range: &Range<u64>, alignment: u64) -> Result<(), GenerateError> {
+        let Range { start, end } = *range;
+        if start.is_multiple_of(alignment) && (end.is_multiple_of(alignment) || end == self.disk_size) {
+            return Ok(());
+        }
+        Err(GenerateError::Unaligned { start, end, alignment })
+    }
+}
+
 /// What a range of the guest's disk holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content<'a> {
     Data(&'a [u8]),
+    /// Begins and ends inside a cluster where a later call took the rest, which is data then.
+    Compressed(&'a [u8]),
     Allocated,
-    Zero { preallocated: bool },
+    Zero {
+        preallocated: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +76,7 @@ struct Piece<'a> {
 }
 
 /// The guest's disk as pieces that do not overlap, by their first byte.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Contents<'a> {
     pieces: BTreeMap<u64, Piece<'a>>,
 }
@@ -66,6 +93,8 @@ pub(super) struct Extent {
     pub(super) subclusters: u64,
     /// Whether the clusters have a place in the file.
     pub(super) allocated: bool,
+    /// Whether each of the clusters is to be compressed.
+    pub(super) compressed: bool,
     /// The first host cluster, once that is known.
     pub(super) host: Option<u64>,
 }
@@ -73,28 +102,36 @@ pub(super) struct Extent {
 impl<'a> Contents<'a> {
     /// Replays the operations, of which the later win.
     pub(super) fn paint(operations: &'a [Operation], grain: Grain) -> Result<Self, GenerateError> {
-        let mut contents = Contents { pieces: BTreeMap::new() };
+        let mut contents = Contents::default();
         for operation in operations {
-            let (range, content) = match operation {
-                Operation::Data { offset, bytes } => {
-                    let end = offset.saturating_add(bytes.len() as u64);
-                    (*offset..end, Content::Data(bytes))
-                }
-                Operation::Allocate(range) => (range.clone(), Content::Allocated),
-                Operation::Zero { range, preallocated } => {
-                    let alignment = grain.size;
-                    let end_aligned = range.end.is_multiple_of(alignment) || range.end == grain.disk_size;
-                    if !range.start.is_multiple_of(alignment) || !end_aligned {
-                        let Range { start, end } = *range;
-                        return Err(GenerateError::Unaligned { start, end, alignment });
-                    }
-                    (range.clone(), Content::Zero { preallocated: *preallocated })
-                }
-            };
-            within(&range, grain.disk_size, "guest contents")?;
-            contents.put(range, content);
+            contents.apply(operation, grain)?;
         }
         Ok(contents)
+    }
+
+    /// Replays one more operation, and gives the range that it covers, in bytes.
+    pub(super) fn apply(
+        &mut self,
+        operation: &'a Operation,
+        grain: Grain,
+    ) -> Result<Range<u64>, GenerateError> {
+        let behind = |offset: u64, bytes: &[u8]| offset..offset.saturating_add(bytes.len() as u64);
+        let (range, content) = match operation {
+            Operation::Data { offset, bytes } => (behind(*offset, bytes), Content::Data(bytes)),
+            Operation::Compressed { offset, bytes } => {
+                let range = behind(*offset, bytes);
+                grain.aligned(&range, grain.cluster_size())?;
+                (range, Content::Compressed(bytes))
+            }
+            Operation::Allocate(range) => (range.clone(), Content::Allocated),
+            Operation::Zero { range, preallocated } => {
+                grain.aligned(range, grain.size)?;
+                (range.clone(), Content::Zero { preallocated: *preallocated })
+            }
+        };
+        within(&range, grain.disk_size, "guest contents")?;
+        self.put(range.clone(), content);
+        Ok(range)
     }
 
     fn put(&mut self, range: Range<u64>, content: Content<'a>) {
@@ -118,8 +155,12 @@ impl<'a> Contents<'a> {
         }
         let mut tail = *piece;
         piece.end = at;
-        if let (Content::Data(head), Content::Data(rest)) = (&mut piece.content, &mut tail.content) {
-            (*head, *rest) = head.split_at((at - start) as usize);
+        match (&mut piece.content, &mut tail.content) {
+            (Content::Data(head), Content::Data(rest))
+            | (Content::Compressed(head), Content::Compressed(rest)) => {
+                (*head, *rest) = head.split_at((at - start) as usize);
+            }
+            _ => {}
         }
         self.pieces.insert(at, tail);
     }
@@ -129,7 +170,7 @@ impl<'a> Contents<'a> {
         let before = self.pieces.range(..range.start).next_back();
         let (start, end) = (range.start, range.end);
         before.into_iter().chain(self.pieces.range(range)).filter_map(move |(&at, piece)| {
-            let Content::Data(bytes) = piece.content else { return None };
+            let (Content::Data(bytes) | Content::Compressed(bytes)) = piece.content else { return None };
             let skip = start.saturating_sub(at);
             let take = end.min(piece.end).saturating_sub(at);
             let bytes = bytes.get(skip as usize..take as usize).filter(|bytes| !bytes.is_empty())?;
@@ -139,20 +180,43 @@ impl<'a> Contents<'a> {
 
     /// The clusters that an L2 entry describes, ascending.
     pub(super) fn extents(&self, grain: Grain) -> Vec<Extent> {
+        self.extents_of(0..grain.disk_size.div_ceil(grain.cluster_size()), grain)
+    }
+
+    /// Those among the clusters of a range.
+    pub(super) fn extents_of(&self, clusters: Range<u64>, grain: Grain) -> Vec<Extent> {
         let Grain { disk_size, size, per_cluster } = grain;
+        let cluster_size = grain.cluster_size();
         let mut extents = Extents { subclusters: per_cluster, list: Vec::new() };
-        let mut done = 0;
-        for (&start, piece) in &self.pieces {
+        let last = clusters.end.saturating_mul(per_cluster);
+        let mut done = clusters.start * per_cluster;
+        let bytes = clusters.start * cluster_size..clusters.end.saturating_mul(cluster_size);
+        let before = self.pieces.range(..bytes.start).next_back();
+        for (&start, piece) in before.into_iter().chain(self.pieces.range(bytes)) {
+            let to_the_end = piece.end == disk_size;
             // Data takes the subclusters that it touches; zeros have those that are left.
             let (first, end) = match piece.content {
-                Content::Zero { .. } if piece.end != disk_size => (start.div_ceil(size), piece.end / size),
+                Content::Zero { .. } if !to_the_end => (start.div_ceil(size), piece.end / size),
                 Content::Zero { .. } => (start.div_ceil(size), piece.end.div_ceil(size)),
                 _ => (start / size, piece.end.div_ceil(size)),
             };
-            let first = first.max(done);
-            if first < end {
-                extents.push(first..end, piece.content);
-                done = end;
+            let mut push = |first: u64, end: u64, content| {
+                let run = first.max(done)..end.min(last);
+                if !run.is_empty() {
+                    done = run.end;
+                    extents.push(run, content);
+                }
+            };
+            if let Content::Compressed(bytes) = piece.content {
+                // The clusters of which it has every byte.
+                let whole = start.div_ceil(cluster_size) * per_cluster;
+                let ends_at =
+                    if to_the_end { piece.end.div_ceil(cluster_size) } else { piece.end / cluster_size };
+                push(first, whole.min(end), Content::Data(bytes));
+                push(whole, ends_at * per_cluster, piece.content);
+                push(first, end, Content::Data(bytes));
+            } else {
+                push(first, end, piece.content);
             }
         }
         extents.list
@@ -179,7 +243,7 @@ impl Extents {
             };
             let ones = (u64::MAX >> (64 - take)) << within;
             let (subclusters, allocated) = match content {
-                Content::Data(_) | Content::Allocated => (ones, true),
+                Content::Data(_) | Content::Compressed(_) | Content::Allocated => (ones, true),
                 Content::Zero { preallocated } => (ones << 32, preallocated),
             };
             at += clusters * take;
@@ -190,7 +254,8 @@ impl Extents {
                 }
                 _ => {
                     let (first, count) = (cluster, clusters);
-                    self.list.push(Extent { first, count, subclusters, allocated, host: None });
+                    let compressed = matches!(content, Content::Compressed(_));
+                    self.list.push(Extent { first, count, subclusters, allocated, compressed, host: None });
                 }
             }
         }
@@ -273,5 +338,26 @@ mod tests {
                 (3, 1, 0x7fff_ffff << 32, true),
             ]
         );
+    }
+
+    #[test]
+    fn clusters_are_compressed_while_no_later_call_touches_them() {
+        let grain = Grain { disk_size: 5000, ..PLAIN };
+        let compressed = |operations: &[Operation]| -> Vec<(u64, u64, bool)> {
+            let contents = Contents::paint(operations, grain).unwrap();
+            contents.extents(grain).iter().map(|e| (e.first, e.count, e.compressed)).collect()
+        };
+        let whole = Operation::Compressed { offset: 512, bytes: vec![1; 4488] };
+        assert_eq!(compressed(std::slice::from_ref(&whole)), [(1, 9, true)]);
+        let data = Operation::Data { offset: 1540, bytes: vec![2; 500] };
+        let operations = [whole, data];
+        assert_eq!(compressed(&operations), [(1, 2, true), (3, 1, false), (4, 6, true)]);
+        let contents = Contents::paint(&operations, grain).unwrap();
+        let bytes: Vec<u8> = contents.data(1536..2048).flat_map(|(_, bytes)| bytes).copied().collect();
+        assert_eq!(bytes, [&[1; 4][..], &[2; 500], &[1; 8]].concat());
+        assert_eq!(contents.extents_of(2..5, grain).len(), 3);
+        let unaligned = Operation::Compressed { offset: 512, bytes: vec![1; 700] };
+        let error = Contents::paint(&[unaligned], grain).unwrap_err();
+        assert!(matches!(error, GenerateError::Unaligned { alignment: 512, .. }));
     }
 }

@@ -20,12 +20,29 @@
 //! # Ok::<(), vdisk_format::generate::GenerateError>(())
 //! ```
 //!
+//! Snapshots have the contents of their time, and share with the disk what did not change since:
+//!
+//! ```
+//! use vdisk_format::generate::{Order, Qcow2, Snapshot};
+//!
+//! // A full disk of 1 TiB whose clusters are in no order, and which changed between its snapshots.
+//! let tib = 1 << 40;
+//! let full = Qcow2::new(tib).allocate(0..tib).order(Order::Random(1));
+//! let image = (1..=200).fold(full, |image, day| {
+//!     image.snapshot(Snapshot::new(day.to_string(), "daily")).data(day << 30, b"changed")
+//! });
+//! # drop(image);
+//! ```
+//!
 //! # How it works
 //!
 //! 1. The setters of [`Qcow2`] and [`Qed`] only note what is wanted.
 //! 2. Everything is planned before a byte is written: `guest` turns the guest's contents into runs
 //!    of clusters, `layout` gives every structure its place, which fixes every reference count.
-//! 3. `write` goes through the plan once, front to back, and writes what is not zero.
+//!    L2 tables and data are numbered, and only their number is known: a `permutation` puts them in
+//!    a random order without a list of them.
+//! 3. `write` goes through the plan once, and writes what is not zero. With snapshots, `disk` is
+//!    what goes from one to the next, once for the plan and once for the file.
 //!
 //! Memory is proportional to the number of ranges described and of L2 tables, not to the size of
 //! the disk or of its data: a fully allocated disk of 1 TiB is one range and 2048 tables.
@@ -33,22 +50,26 @@
 //! # The layout
 //!
 //! Like that of a new image of `qemu-img`: header, refcount table, refcount blocks, L1 table; then
-//! each L2 table followed by its data clusters; then the snapshots' L1 tables and the snapshot
-//! table; then for each bitmap its data and its table; then the bitmap directory.
+//! the LUKS header; then L2 tables and data in the wanted [`Order`]; then the snapshots' L1 tables
+//! and the snapshot table; then for each bitmap its data and its table; then the bitmap directory.
+//! There are no leaks.
 //!
 //! # What it does not write
 //!
-//! Compressed clusters, encryption, and the saved state of a virtual machine. QEMU's own limits
-//! (an L1 table of 32 MiB, a refcount table of 8 MiB, a bitmap name of 1023 bytes, …) are not
-//! enforced: a shape beyond them is valid but QEMU will not open it.
+//! The saved state of a virtual machine, AES encryption without LUKS, and guest data that is really
+//! encrypted. QEMU's own limits (an L1 table of 32 MiB, a refcount table of 8 MiB, a bitmap name of
+//! 1023 bytes, …) are not enforced: a shape beyond them is valid but QEMU will not open it.
 
 mod error;
 mod guest;
+mod order;
+mod permutation;
 mod qcow2;
 mod qed;
 mod sink;
 mod tables;
 
 pub use error::GenerateError;
-pub use qcow2::{Bitmap, Qcow2, Snapshot};
-pub use qed::{Order, Qed};
+pub use order::Order;
+pub use qcow2::{Bitmap, Luks, Qcow2, Snapshot};
+pub use qed::Qed;

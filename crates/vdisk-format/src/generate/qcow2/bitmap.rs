@@ -239,10 +239,11 @@ impl BitmapPlan {
         let end = first + cluster.len() as u64 * 8;
         let skip = self.bits.partition_point(|range| range.end <= first);
         for range in self.bits.iter().skip(skip).take_while(|range| range.start < end) {
-            for bit in range.start.max(first)..range.end.min(end) {
-                let bit = bit - first;
-                if let Some(byte) = cluster.get_mut((bit / 8) as usize) {
-                    *byte |= 1 << (bit % 8);
+            let (start, end) = (range.start.max(first) - first, range.end.min(end) - first);
+            for index in start / 8..end.div_ceil(8) {
+                let (from, to) = (start.max(index * 8) - index * 8, end.min(index * 8 + 8) - index * 8);
+                if let Some(byte) = cluster.get_mut(index as usize) {
+                    *byte |= (0xff >> (8 - (to - from))) << from;
                 }
             }
         }

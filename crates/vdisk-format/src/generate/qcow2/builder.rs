@@ -4,10 +4,10 @@ use std::io::{Cursor, Seek, Write};
 use std::ops::Range;
 
 use super::layout::Layout;
-use super::{Bitmap, Snapshot, write};
-use crate::generate::GenerateError;
+use super::{Bitmap, Luks, Snapshot, write};
 use crate::generate::guest::Operation;
 use crate::generate::sink::buffer;
+use crate::generate::{GenerateError, Order};
 
 /// Describes a qcow2 image, and writes it.
 ///
@@ -41,8 +41,11 @@ pub struct Qcow2 {
     pub(super) data_file: Option<DataFile>,
     pub(super) extensions: Vec<(u32, Vec<u8>)>,
     pub(super) bitmaps: Vec<Bitmap>,
-    pub(super) snapshots: Vec<Snapshot>,
+    pub(super) luks: Option<Luks>,
+    pub(super) order: Order,
     pub(super) contents: Vec<Operation>,
+    /// Each with the number of operations, of the contents, that were there before it.
+    pub(super) snapshots: Vec<(usize, Snapshot)>,
 }
 
 /// The name and perhaps the format of a backing file.
@@ -77,8 +80,10 @@ impl Qcow2 {
             data_file: None,
             extensions: Vec::new(),
             bitmaps: Vec::new(),
-            snapshots: Vec::new(),
+            luks: None,
+            order: Order::InOrder,
             contents: Vec::new(),
+            snapshots: Vec::new(),
         }
     }
 
@@ -123,7 +128,7 @@ impl Qcow2 {
     }
 
     /// The compression type: 0 for deflate, 1 for zstd, which also sets the incompatible feature
-    /// bit 3. No cluster is compressed.
+    /// bit 3. Which clusters are compressed, [`compressed`](Self::compressed) says.
     pub fn compression_type(mut self, compression_type: u8) -> Self {
         self.compression_type = compression_type;
         self
@@ -170,10 +175,34 @@ impl Qcow2 {
         self
     }
 
-    /// Adds an internal snapshot of the final contents: it shares all of its L2 tables and data
-    /// clusters with the disk and with the other snapshots.
+    /// Encrypts the image with LUKS, as far as the header goes: see [`Luks`].
+    pub fn luks(mut self, luks: Luks) -> Self {
+        self.luks = Some(luks);
+        self
+    }
+
+    /// The order of L2 tables and data in the file. "In order" is that in which they are written:
+    /// first what the first snapshot has, then what the next one does not share with it, and so on.
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// Adds an internal snapshot of the contents that the calls before this one describe. What
+    /// later calls do not touch is shared: they write new clusters and new L2 tables, and leave
+    /// the others in use by all.
+    ///
+    /// ```
+    /// use vdisk_format::generate::{Qcow2, Snapshot};
+    ///
+    /// let shared = Qcow2::new(1 << 20).data(0, b"old").snapshot(Snapshot::new("1", "one"));
+    /// assert_eq!(shared.build()?.len(), 8 << 16);
+    /// // One more cluster of data, and one more L2 table.
+    /// assert_eq!(shared.data(0, b"new").build()?.len(), 10 << 16);
+    /// # Ok::<(), vdisk_format::generate::GenerateError>(())
+    /// ```
     pub fn snapshot(mut self, snapshot: Snapshot) -> Self {
-        self.snapshots.push(snapshot);
+        self.snapshots.push((self.contents.len(), snapshot));
         self
     }
 
@@ -181,6 +210,16 @@ impl Qcow2 {
     /// entries: the subclusters) that it touches; the rest of those reads as zeros.
     pub fn data(mut self, offset: u64, bytes: impl Into<Vec<u8>>) -> Self {
         self.contents.push(Operation::Data { offset, bytes: bytes.into() });
+        self
+    }
+
+    /// As [`data`](Self::data), but in compressed clusters, packed one behind another. It must begin
+    /// at the start of a cluster, and end with one or with the disk.
+    ///
+    /// Only runs of equal bytes become shorter. A cluster that does not become shorter, or of which
+    /// a later call touches a part, is not compressed.
+    pub fn compressed(mut self, offset: u64, bytes: impl Into<Vec<u8>>) -> Self {
+        self.contents.push(Operation::Compressed { offset, bytes: bytes.into() });
         self
     }
 
@@ -252,6 +291,17 @@ impl Qcow2 {
     /// When there is no such image (nothing is written then), or when writing fails.
     pub fn write_raw_to<W: Write + Seek>(&self, out: &mut W) -> Result<u64, GenerateError> {
         let layout = Layout::plan(self)?;
-        write::raw(&layout, out)
+        write::raw(self, &layout, out)
+    }
+
+    /// The contents in steps, each with the snapshot that follows it. None follows the last one.
+    pub(super) fn steps(&self) -> impl Iterator<Item = (&[Operation], Option<&Snapshot>)> {
+        let snapshots = self.snapshots.iter().map(|(at, snapshot)| (*at, Some(snapshot)));
+        let mut start = 0;
+        snapshots.chain([(self.contents.len(), None)]).map(move |(end, snapshot)| {
+            let step = self.contents.get(start..end).unwrap_or_default();
+            start = end;
+            (step, snapshot)
+        })
     }
 }

@@ -67,6 +67,11 @@ impl Geometry {
         u64::MAX >> (64 - self.refcount_bits())
     }
 
+    /// The width of the host offset in a compressed cluster descriptor, in bits.
+    pub(super) fn compressed_offset_bits(&self) -> u32 {
+        62 - (self.cluster_bits - 8)
+    }
+
     /// The number of reference counts in a refcount block.
     pub(super) fn refcount_block_entries(&self) -> u64 {
         (self.cluster_size() * 8) >> self.refcount_order

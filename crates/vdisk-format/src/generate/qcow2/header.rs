@@ -1,6 +1,7 @@
 //! The first cluster: header, header extensions, backing file name.
 
 use super::layout::Layout;
+use super::luks::Luks;
 use super::{Bitmap, Qcow2};
 
 /// The length of a version 2 header in bytes.
@@ -13,7 +14,10 @@ const BACKING_FORMAT: u32 = 0xe279_2aca;
 const DATA_FILE: u32 = 0x4441_5441;
 const FEATURE_NAME_TABLE: u32 = 0x6803_f857;
 const BITMAPS: u32 = 0x2385_2875;
+const FULL_DISK_ENCRYPTION: u32 = 0x0537_be77;
 const END: u32 = 0;
+
+const CRYPT_METHOD_LUKS: u32 = 2;
 
 /// With clusters of at most this many bytes there is no feature name table by default.
 const SMALL_CLUSTER: u64 = 4096;
@@ -39,7 +43,7 @@ pub(super) fn length(wanted: &Qcow2) -> u64 {
 }
 
 /// The header, its extensions and the backing file name.
-pub(super) fn encode(wanted: &Qcow2, layout: &Layout<'_>) -> Vec<u8> {
+pub(super) fn encode(wanted: &Qcow2, layout: &Layout) -> Vec<u8> {
     let extensions = extensions(wanted, layout);
     let end = u64::from(header_length(wanted)) + extensions.len() as u64;
     let mut header = fields(wanted, layout, end);
@@ -56,7 +60,7 @@ fn header_length(wanted: &Qcow2) -> u32 {
 }
 
 /// The header itself. `end` is where the extensions end, in bytes.
-fn fields(wanted: &Qcow2, layout: &Layout<'_>, end: u64) -> Vec<u8> {
+fn fields(wanted: &Qcow2, layout: &Layout, end: u64) -> Vec<u8> {
     let g = &layout.geometry;
     let backing_file_size = wanted.backing_file.as_ref().map_or(0, |file| file.name.len());
     let backing_file_offset = if wanted.backing_file.is_some() { end } else { 0 };
@@ -71,7 +75,7 @@ fn fields(wanted: &Qcow2, layout: &Layout<'_>, end: u64) -> Vec<u8> {
     header.extend((backing_file_size as u32).to_be_bytes());
     header.extend(wanted.cluster_bits.to_be_bytes());
     header.extend(wanted.size.to_be_bytes());
-    header.extend(0_u32.to_be_bytes()); // crypt_method
+    header.extend(if wanted.luks.is_some() { CRYPT_METHOD_LUKS } else { 0 }.to_be_bytes());
     header.extend(layout.l1_size.to_be_bytes());
     header.extend(l1_table_offset.to_be_bytes());
     header.extend(layout.refcount_table.offset(g).to_be_bytes());
@@ -103,13 +107,17 @@ fn autoclear_features(wanted: &Qcow2) -> u64 {
 }
 
 /// All header extensions, with the one that ends them.
-fn extensions(wanted: &Qcow2, layout: &Layout<'_>) -> Vec<u8> {
+fn extensions(wanted: &Qcow2, layout: &Layout) -> Vec<u8> {
     let mut area = Vec::new();
     if let Some(format) = backing_format(wanted) {
         push(&mut area, BACKING_FORMAT, format.as_bytes());
     }
     if let Some(name) = data_file_name(wanted) {
         push(&mut area, DATA_FILE, name.as_bytes());
+    }
+    if wanted.luks.is_some() {
+        let place = [layout.luks.offset(&layout.geometry), Luks::length()];
+        push(&mut area, FULL_DISK_ENCRYPTION, &place.map(u64::to_be_bytes).concat());
     }
     if has_feature_name_table(wanted, layout.geometry.cluster_size()) {
         push(&mut area, FEATURE_NAME_TABLE, &feature_name_table());
@@ -136,6 +144,7 @@ fn sizes(wanted: &Qcow2, feature_name_table: bool) -> u64 {
     let strings = [backing_format(wanted), data_file_name(wanted)];
     strings.iter().flatten().map(|text| size(text.len())).sum::<u64>()
         + if feature_name_table { size(FEATURE_NAMES.len() * FEATURE_NAME_SIZE) } else { 0 }
+        + if wanted.luks.is_some() { size(16) } else { 0 }
         + if wanted.bitmaps.is_empty() { 0 } else { size(24) }
         + wanted.extensions.iter().map(|(_, data)| size(data.len())).sum::<u64>()
         + size(0)

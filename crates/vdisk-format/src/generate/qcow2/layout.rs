@@ -1,15 +1,18 @@
 //! The plan: gives every structure of the image its place in the file.
 
 use super::bitmap::BitmapPlan;
+use super::disk::Disk;
 use super::geometry::Geometry;
+use super::luks::Luks;
+use super::place::{Items, Places};
 use super::refcounts::{self, Refcounts};
+use super::references::References;
 use super::validate::{self, narrow};
-use super::{Bitmap, Qcow2, Snapshot};
+use super::{Bitmap, Qcow2};
 use crate::generate::GenerateError;
-use crate::generate::guest::{Contents, Extent};
-use crate::generate::tables::{self, L2Table};
+use crate::generate::guest::Operation;
 
-/// Host offsets have 56 bits.
+/// Host offsets have 56 bits, in descriptors of compressed clusters perhaps less.
 const HOST_OFFSET_BITS: u32 = 56;
 
 /// Host clusters in a row.
@@ -50,7 +53,7 @@ impl Allocator {
 
 /// Where everything is. The header is the first cluster.
 #[derive(Debug)]
-pub(super) struct Layout<'a> {
+pub(super) struct Layout {
     pub(super) geometry: Geometry,
     /// Clusters of the refcount table, a u32 in the header.
     pub(super) refcount_table: Span,
@@ -60,10 +63,8 @@ pub(super) struct Layout<'a> {
     pub(super) l1_size: u32,
     /// The active L1 table. Without an entry it has no place.
     pub(super) l1_table: Span,
-    pub(super) l2_tables: Vec<L2Table>,
-    /// Runs of guest clusters, ascending. None reaches over the end of its L2 table.
-    pub(super) extents: Vec<Extent>,
-    pub(super) contents: Contents<'a>,
+    /// The LUKS header with its key material.
+    pub(super) luks: Span,
     /// The L1 table of each snapshot.
     pub(super) snapshot_l1_tables: Vec<Span>,
     pub(super) snapshot_table: Span,
@@ -71,31 +72,31 @@ pub(super) struct Layout<'a> {
     pub(super) bitmap_directory: Span,
 }
 
-impl<'a> Layout<'a> {
+impl Layout {
     /// Plans an image, or says why there is none.
-    pub(super) fn plan(wanted: &'a Qcow2) -> Result<Self, GenerateError> {
+    pub(super) fn plan(wanted: &Qcow2) -> Result<Self, GenerateError> {
         let g = validate::geometry(wanted)?;
         let l1_size = narrow("the L1 table", g.l1_size())?;
-        let contents = Contents::paint(&wanted.contents, g.grain())?;
-        let extents = tables::split(contents.extents(g.grain()), g.l2_entries());
-        let l2_tables = tables::l2_tables(&extents, g.l2_entries());
         let bitmaps = wanted.bitmaps.iter().map(|bitmap| BitmapPlan::new(bitmap, &g));
-        let mut layout = Layout {
-            geometry: g,
-            refcount_table: Span::default(),
-            refcount_blocks: Span::default(),
-            refcounts: Refcounts { clusters: 0, shared: 0..0, references: 1 },
-            l1_size,
-            l1_table: Span::default(),
-            l2_tables,
-            extents,
-            contents,
-            snapshot_l1_tables: Vec::new(),
-            snapshot_table: Span::default(),
-            bitmaps: bitmaps.collect::<Result<_, _>>()?,
-            bitmap_directory: Span::default(),
-        };
-        layout.place(wanted)?;
+        let bitmaps = bitmaps.collect::<Result<_, _>>()?;
+        let mut disk = Disk::new(wanted, g);
+        for (operations, _) in wanted.steps() {
+            disk.step(operations)?;
+        }
+        let data_file_clusters = if wanted.data_file.is_some() { disk.end() } else { 0 };
+        let (items, references) = disk.finish();
+        if references.max() > g.refcount_max() {
+            let (refcount, bits) = (references.max(), g.refcount_bits());
+            return Err(GenerateError::RefcountTooLarge { refcount, bits });
+        }
+        let layout = Self::place(wanted, g, l1_size, bitmaps, items, references);
+        let compressed = wanted.contents.iter().any(Operation::is_compressed);
+        let most = if compressed { g.compressed_offset_bits() } else { HOST_OFFSET_BITS };
+        let bits = most.min(HOST_OFFSET_BITS);
+        let clusters = layout.refcounts.clusters.max(data_file_clusters);
+        if clusters > 1 << (bits - g.cluster_bits) {
+            return Err(GenerateError::FileTooLarge { clusters, bits });
+        }
         validate::header_fits(wanted, &g)?;
         Ok(layout)
     }
@@ -105,75 +106,70 @@ impl<'a> Layout<'a> {
         self.refcounts.clusters << self.geometry.cluster_bits
     }
 
-    /// Whether clusters are in use more than once, and so need a copy before a write.
-    pub(super) fn is_shared(&self) -> bool {
-        self.refcounts.references > 1
+    /// The places of the L2 tables and the data.
+    pub(super) fn places(&self) -> &Places {
+        &self.refcounts.places
     }
 
-    fn place(&mut self, wanted: &Qcow2) -> Result<(), GenerateError> {
-        let g = self.geometry;
-        let external = wanted.data_file.is_some();
+    fn place(
+        wanted: &Qcow2,
+        g: Geometry,
+        l1_size: u32,
+        mut bitmaps: Vec<BitmapPlan>,
+        items: Items,
+        references: References,
+    ) -> Self {
         let snapshots = wanted.snapshots.len() as u64;
 
         // How much there is, which says how many reference counts there are.
-        let l1_clusters = g.clusters_for(u64::from(self.l1_size) * 8);
-        let data_clusters = if external { 0 } else { tables::allocated(&self.extents) };
-        let snapshot_table = wanted.snapshots.iter().map(Snapshot::entry_length).sum();
+        let l1_clusters = g.clusters_for(u64::from(l1_size) * 8);
+        let luks_clusters = if wanted.luks.is_some() { g.clusters_for(Luks::length()) } else { 0 };
+        let snapshot_table = wanted.snapshots.iter().map(|(_, snapshot)| snapshot.entry_length()).sum();
         let directory = wanted.bitmaps.iter().map(Bitmap::entry_length).sum();
-        let bitmaps: u64 = self.bitmaps.iter().map(|bitmap| bitmap.clusters(&g)).sum();
         let others = 1
             + l1_clusters * (1 + snapshots)
-            + self.l2_tables.len() as u64
-            + data_clusters
+            + luks_clusters
+            + items.count()
             + g.clusters_for(snapshot_table)
-            + bitmaps
+            + bitmaps.iter().map(|bitmap| bitmap.clusters(&g)).sum::<u64>()
             + g.clusters_for(directory);
         let (table, blocks) = refcounts::clusters(&g, others);
-        let clusters = others + table + blocks;
-        let data_file_end = self.extents.last().filter(|_| external);
-        let data_file_clusters = data_file_end.map_or(0, |extent| extent.first + extent.count);
-        let largest = clusters.max(data_file_clusters);
-        if largest > 1 << (HOST_OFFSET_BITS - g.cluster_bits) {
-            return Err(GenerateError::FileTooLarge { clusters: largest, bits: HOST_OFFSET_BITS });
-        }
 
         // Where it is.
         let mut allocator = Allocator::from(1);
-        self.refcount_table = allocator.take(table);
-        self.refcount_blocks = allocator.take(blocks);
-        self.l1_table = allocator.take(l1_clusters);
-        let shared_from = allocator.next;
-        for l2_table in &mut self.l2_tables {
-            l2_table.host = allocator.take(1).first;
-            let extents = self.extents.get_mut(l2_table.extents.clone()).unwrap_or_default();
-            for extent in extents.iter_mut().filter(|extent| extent.allocated) {
-                let same = Span { first: extent.first, count: extent.count };
-                let span = if external { same } else { allocator.take(extent.count) };
-                extent.host = Some(span.first);
-            }
-        }
-        let shared = shared_from..allocator.next;
-        self.snapshot_l1_tables = (0..snapshots).map(|_| allocator.take(l1_clusters)).collect();
-        self.snapshot_table = allocator.take(g.clusters_for(snapshot_table));
-        for bitmap in &mut self.bitmaps {
+        let refcount_table = allocator.take(table);
+        let refcount_blocks = allocator.take(blocks);
+        let l1_table = allocator.take(l1_clusters);
+        let luks = allocator.take(luks_clusters);
+        let places = Places::new(items, allocator.take(items.count()).first);
+        let snapshot_l1_tables = (0..snapshots).map(|_| allocator.take(l1_clusters)).collect();
+        let snapshot_table = allocator.take(g.clusters_for(snapshot_table));
+        for bitmap in &mut bitmaps {
             bitmap.place(&g, &mut allocator);
         }
-        self.bitmap_directory = allocator.take(g.clusters_for(directory));
-        debug_assert_eq!(allocator.next, clusters, "the plan and the places differ");
-
-        let references = 1 + snapshots;
-        if !shared.is_empty() && references > g.refcount_max() {
-            let bits = g.refcount_bits();
-            return Err(GenerateError::RefcountTooLarge { refcount: references, bits });
+        let bitmap_directory = allocator.take(g.clusters_for(directory));
+        let clusters = allocator.next;
+        debug_assert_eq!(clusters, others + table + blocks, "the plan and the places differ");
+        Layout {
+            geometry: g,
+            refcount_table,
+            refcount_blocks,
+            refcounts: Refcounts { clusters, places, references },
+            l1_size,
+            l1_table,
+            luks,
+            snapshot_l1_tables,
+            snapshot_table,
+            bitmaps,
+            bitmap_directory,
         }
-        self.refcounts = Refcounts { clusters, shared, references };
-        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generate::{Order, Snapshot};
 
     #[test]
     fn an_empty_image_is_laid_out_as_by_qemu_img() {
@@ -186,15 +182,14 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_of_1_tib_needs_one_extent_for_each_l2_table() {
-        let wanted = Qcow2::new(1 << 40).allocate(0..1 << 40);
-        let layout = Layout::plan(&wanted).unwrap();
-        assert_eq!((layout.l2_tables.len(), layout.extents.len()), (2048, 2048));
-        let others = 1 + 1 + 2048 + (1 << 24);
-        assert_eq!(layout.refcount_blocks.count, 513);
-        assert_eq!(layout.refcounts.clusters, others + 513 + 1);
-        let last = layout.extents.last().unwrap();
-        assert_eq!(last.host.unwrap() + last.count, layout.refcounts.clusters);
+    fn a_full_disk_of_1_tib_counts_all_of_its_clusters() {
+        for order in [Order::InOrder, Order::TablesFirst, Order::Random(1)] {
+            let wanted = Qcow2::new(1 << 40).allocate(0..1 << 40).order(order);
+            let layout = Layout::plan(&wanted).unwrap();
+            let others = 1 + 1 + 2048 + (1 << 24);
+            assert_eq!(layout.refcount_blocks.count, 513);
+            assert_eq!(layout.refcounts.clusters, others + 513 + 1);
+        }
     }
 
     #[test]
@@ -204,23 +199,23 @@ mod tests {
             .refcount_order(6)
             .data(5000, [1; 3000])
             .zero(1 << 30..(1 << 30) + (64 << 10))
+            .luks(Luks::new(1))
             .snapshot(Snapshot::new("1", "a"))
             .bitmap(Bitmap::new("b").dirty(0..1));
         let layout = Layout::plan(&wanted).unwrap();
         // 2 MiB of L1 table, twice.
         assert_eq!((layout.l1_size, layout.l1_table.count), (1 << 18, 4096));
-        assert_eq!(layout.l2_tables.len(), 3);
-        assert_eq!(layout.refcounts.shared.end - layout.refcounts.shared.start, 3 + 7);
-        assert_eq!(layout.snapshot_l1_tables[0].first, layout.refcounts.shared.end);
-        assert_eq!(layout.snapshot_table.first, layout.refcounts.shared.end + 4096);
+        assert_eq!(layout.luks.first, layout.l1_table.first + 4096);
+        let items_end = layout.luks.first + layout.luks.count + 3 + 7;
+        assert_eq!(layout.snapshot_l1_tables[0].first, items_end);
+        assert_eq!(layout.snapshot_table.first, items_end + 4096);
         assert_eq!(layout.bitmap_directory.first + 1, layout.refcounts.clusters);
+        assert_eq!(layout.refcounts.references.of(0), 2);
     }
 
     #[test]
-    fn external_data_has_its_own_offsets() {
+    fn external_data_is_not_in_the_file() {
         let wanted = Qcow2::new(1 << 30).data_file("d", false).allocate(1 << 20..1 << 30);
-        let layout = Layout::plan(&wanted).unwrap();
-        assert_eq!(layout.refcounts.clusters, 4 + 2);
-        assert!(layout.extents.iter().all(|extent| extent.host == Some(extent.first)));
+        assert_eq!(Layout::plan(&wanted).unwrap().refcounts.clusters, 4 + 2);
     }
 }

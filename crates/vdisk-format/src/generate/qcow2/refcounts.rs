@@ -1,8 +1,8 @@
 //! How large the refcount structures are, and what is in them.
 
-use std::ops::Range;
-
 use super::geometry::Geometry;
+use super::place::Places;
+use super::references::References;
 
 /// How many clusters the refcount table and the refcount blocks of an image take, if everything
 /// else takes `others`: `(table, blocks)`.
@@ -24,12 +24,10 @@ pub(super) fn clusters(g: &Geometry, others: u64) -> (u64, u64) {
 /// The reference counts of all clusters of an image.
 #[derive(Debug)]
 pub(super) struct Refcounts {
-    /// The number of host clusters. Each is in use.
+    /// The number of host clusters. Each is in use, those without an item once.
     pub(super) clusters: u64,
-    /// The host clusters that the disk and all snapshots share. All others are used once.
-    pub(super) shared: Range<u64>,
-    /// The reference count of the shared clusters.
-    pub(super) references: u64,
+    pub(super) places: Places,
+    pub(super) references: References,
 }
 
 impl Refcounts {
@@ -38,11 +36,15 @@ impl Refcounts {
         block.fill(0);
         let entries = g.refcount_block_entries();
         let first = index * entries;
+        let all_single = self.references.are_single();
         for cluster in first..self.clusters.min(first + entries) {
-            let shared = self.shared.contains(&cluster);
-            let refcount = if shared { self.references } else { 1 };
+            let refcount = if all_single { 1 } else { self.of(cluster) };
             set(block, (cluster - first) as usize, g.refcount_order, refcount);
         }
+    }
+
+    fn of(&self, cluster: u64) -> u64 {
+        self.places.item(cluster).map_or(1, |item| self.references.of(item))
     }
 }
 
@@ -68,6 +70,8 @@ fn set(block: &mut [u8], index: usize, order: u32, refcount: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generate::Order;
+    use crate::generate::qcow2::place::Items;
 
     fn geometry(cluster_bits: u32, refcount_order: u32) -> Geometry {
         Geometry { size: 0, cluster_bits, refcount_order, extended_l2: false }
@@ -93,7 +97,12 @@ mod tests {
 
     #[test]
     fn entries_of_every_width() {
-        let refcounts = Refcounts { clusters: 600, shared: 513..515, references: 3 };
+        let mut items = Items::new(Order::InOrder);
+        items.data(10);
+        let mut references = References::default();
+        references.add(1, 2, 3);
+        let places = Places::new(items, 512);
+        let refcounts = Refcounts { clusters: 600, places, references: references.sorted() };
         let mut block = vec![0xff; 512];
         let mut start = |order, index, length| {
             refcounts.fill(&geometry(9, order), index, &mut block);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::geometry::Geometry;
 use super::header;
-use super::{Bitmap, Qcow2, Snapshot};
+use super::{Bitmap, Qcow2};
 use crate::generate::GenerateError;
 use crate::generate::error::field;
 use crate::generate::guest::Operation;
@@ -99,6 +99,9 @@ fn data_file(wanted: &Qcow2) -> Result<(), GenerateError> {
     if !wanted.snapshots.is_empty() {
         return Err(GenerateError::Conflict { one: "snapshot", other: "data_file" });
     }
+    if wanted.contents.iter().any(Operation::is_compressed) {
+        return Err(GenerateError::Conflict { one: "compressed", other: "data_file" });
+    }
     if data_file.raw && wanted.backing_file.is_some() {
         return Err(GenerateError::Conflict { one: "backing_file", other: "a raw data_file" });
     }
@@ -116,13 +119,16 @@ fn names(wanted: &Qcow2) -> Result<(), GenerateError> {
     for bitmap in &wanted.bitmaps {
         bitmap.validate()?;
     }
-    for snapshot in &wanted.snapshots {
+    if let Some(luks) = &wanted.luks {
+        luks.validate()?;
+    }
+    for (_, snapshot) in &wanted.snapshots {
         snapshot.validate(wanted.version)?;
     }
     narrow("the bitmap directory", wanted.bitmaps.len() as u64)?;
     narrow("the snapshot table", wanted.snapshots.len() as u64)?;
     unique("bitmaps", wanted.bitmaps.iter().map(Bitmap::name))?;
-    unique("snapshots", wanted.snapshots.iter().map(Snapshot::id))
+    unique("snapshots", wanted.snapshots.iter().map(|(_, snapshot)| snapshot.id()))
 }
 
 fn unique<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Result<(), GenerateError> {
@@ -138,6 +144,8 @@ fn unique<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generate::qcow2::layout::Layout;
+    use crate::generate::{Luks, Snapshot};
     use std::io::Cursor;
 
     fn error(wanted: &Qcow2) -> String {
@@ -186,6 +194,9 @@ mod tests {
     fn what_excludes_each_other_is_refused() {
         let snapshot = || Snapshot::new("1", "s");
         assert!(error(&new().data_file("d", false).snapshot(snapshot())).contains("snapshot"));
+        let compressed = new().data_file("d", false).compressed(0, [0; 65536]);
+        assert_eq!(error(&compressed), "compressed cannot be combined with data_file");
+        assert!(error(&new().luks(Luks::new(1).key_slots(9))).contains("1 to 8"));
         let raw = new().data_file("d", true).backing_file("b", None);
         assert!(error(&raw).contains("backing_file"));
         assert!(new().data_file("d", false).backing_file("b", None).build().is_ok());
@@ -205,6 +216,12 @@ mod tests {
         assert!(shared(1, 2).build().is_ok());
         assert!(error(&shared(1, 3)).contains("4 references"));
         assert!(error(&shared(0, 1)).contains("2 references"));
+        // Each host cluster has as many streams as fit, of which each snapshot has one more reference.
+        let packed = new().refcount_order(3).cluster_bits(9).compressed(0, vec![0; 100 << 9]);
+        assert!(packed.build().is_ok());
+        let packed =
+            (0..20_u32).fold(packed, |wanted, id| wanted.snapshot(Snapshot::new(id.to_string(), "")));
+        assert!(error(&packed).contains("do not fit in a refcount of 8 bits"));
         let nothing_is_shared = new().refcount_order(0).snapshot(Snapshot::new("1", ""));
         assert!(nothing_is_shared.build().is_ok());
     }
@@ -223,6 +240,11 @@ mod tests {
         let external = Qcow2::new(1 << 57).cluster_bits(21).data_file("d", false);
         assert!(external.clone().data((1 << 56) - 1, b"x").write_to(&mut Cursor::new(Vec::new())).is_ok());
         assert!(matches!(external.data(1 << 56, b"x").build(), Err(GenerateError::FileTooLarge { .. })));
+        // The descriptor of a compressed cluster of 2 MiB has an offset of 49 bits.
+        let full = Qcow2::new(1 << 50).cluster_bits(21).allocate(1 << 21..1 << 49);
+        assert!(Layout::plan(&full).is_ok());
+        let error = Layout::plan(&full.compressed(0, vec![0; 1 << 21])).unwrap_err();
+        assert!(matches!(error, GenerateError::FileTooLarge { bits: 49, .. }));
         let beyond = new().data((1 << 20) - 1, b"ab");
         assert!(matches!(beyond.build(), Err(GenerateError::OutOfRange { .. })));
         let beyond = new().data(u64::MAX, b"ab");

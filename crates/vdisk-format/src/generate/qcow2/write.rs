@@ -2,44 +2,46 @@
 
 use std::io::{self, Seek, Write};
 
+use super::disk::{Disk, Place, Run};
 use super::geometry::Geometry;
-use super::layout::Layout;
+use super::layout::{Layout, Span};
 use super::{Qcow2, header};
 use crate::generate::GenerateError;
-use crate::generate::guest::Extent;
+use crate::generate::guest::Contents;
 use crate::generate::sink::Sink;
-use crate::generate::tables::L2Table;
 
 /// L1 and L2 entries: the reference count is exactly one, so a write needs no copy.
 const COPIED: u64 = 1 << 63;
+/// L2 entries: the descriptor of a compressed cluster.
+const COMPRESSED: u64 = 1 << 62;
 /// L2 entries: the cluster reads as zeros.
 const ZERO: u64 = 1;
-/// The subclusters that are allocated, of those in an [`Extent`].
+/// The subclusters that are allocated, of those in a [`Run`].
 const ALLOCATED: u64 = 0xffff_ffff;
+/// Compressed data is counted in sectors of this many bytes.
+const SECTOR_SIZE: u64 = 512;
 
 /// Writes the image file. Returns its length in bytes.
 pub(super) fn image<W: Write + Seek>(
     wanted: &Qcow2,
-    layout: &Layout<'_>,
+    layout: &Layout,
     out: &mut W,
 ) -> Result<u64, GenerateError> {
     let g = &layout.geometry;
     let mut sink = Sink::new(out);
     sink.put(0, &header::encode(wanted, layout))?;
-    refcounts(layout, &mut sink)?;
-    let copied = if layout.is_shared() { 0 } else { COPIED };
-    l1_table(layout, layout.l1_table.offset(g), copied, &mut sink)?;
-    let mut buffer = vec![0; g.cluster_len()];
-    for table in &layout.l2_tables {
-        let extents = layout.extents.get(table.extents.clone()).unwrap_or_default();
-        fill_l2_table(g, extents, copied, &mut buffer);
-        sink.put(table.host << g.cluster_bits, &buffer)?;
-        if wanted.data_file.is_none() {
-            data(layout, extents, &mut sink)?;
-        }
+    if let Some(luks) = &wanted.luks {
+        sink.put(layout.luks.offset(g), &luks.encode())?;
     }
-    for l1 in &layout.snapshot_l1_tables {
-        l1_table(layout, l1.offset(g), 0, &mut sink)?;
+    refcounts(layout, &mut sink)?;
+    let mut disk = Disk::new(wanted, *g);
+    let mut snapshot_l1_tables = layout.snapshot_l1_tables.iter();
+    for (operations, snapshot) in wanted.steps() {
+        let changed = disk.step(operations)?;
+        let step = Step { layout, disk: &disk, is_last: snapshot.is_none() };
+        step.l2_tables(&changed, &mut sink)?;
+        let l1_table = snapshot_l1_tables.next().unwrap_or(&layout.l1_table);
+        step.l1_table(l1_table, &mut sink)?;
     }
     sink.put(layout.snapshot_table.offset(g), &snapshot_table(wanted, layout))?;
     let mut directory = Vec::new();
@@ -52,15 +54,21 @@ pub(super) fn image<W: Write + Seek>(
 }
 
 /// Writes the guest's disk as a raw image. Returns its length in bytes.
-pub(super) fn raw<W: Write + Seek>(layout: &Layout<'_>, out: &mut W) -> Result<u64, GenerateError> {
+pub(super) fn raw<W: Write + Seek>(
+    wanted: &Qcow2,
+    layout: &Layout,
+    out: &mut W,
+) -> Result<u64, GenerateError> {
+    let g = &layout.geometry;
+    let contents = Contents::paint(&wanted.contents, g.grain())?;
     let mut sink = Sink::new(out);
-    for (at, bytes) in layout.contents.data(0..layout.geometry.size) {
+    for (at, bytes) in contents.data(0..g.size) {
         sink.put(at, bytes)?;
     }
-    Ok(sink.finish(layout.geometry.size)?)
+    Ok(sink.finish(g.size)?)
 }
 
-fn refcounts<W: Write + Seek>(layout: &Layout<'_>, sink: &mut Sink<'_, W>) -> io::Result<()> {
+fn refcounts<W: Write + Seek>(layout: &Layout, sink: &mut Sink<'_, W>) -> io::Result<()> {
     let g = &layout.geometry;
     let (table, blocks) = (layout.refcount_table, layout.refcount_blocks);
     for index in 0..blocks.count {
@@ -75,59 +83,118 @@ fn refcounts<W: Write + Seek>(layout: &Layout<'_>, sink: &mut Sink<'_, W>) -> io
     Ok(())
 }
 
-/// Writes an L1 table at the offset `at`.
-fn l1_table<W: Write + Seek>(
-    layout: &Layout<'_>,
-    at: u64,
-    copied: u64,
-    sink: &mut Sink<'_, W>,
-) -> io::Result<()> {
-    for L2Table { l1_index, host, .. } in &layout.l2_tables {
-        let entry = (host << layout.geometry.cluster_bits) | copied;
-        sink.put(at + l1_index * 8, &entry.to_be_bytes())?;
-    }
-    Ok(())
+/// What a step of the disk adds to the file.
+struct Step<'a> {
+    layout: &'a Layout,
+    disk: &'a Disk<'a>,
+    /// Whether no snapshot has what is new.
+    is_last: bool,
 }
 
-/// Fills `table`, which has the size of a cluster, with the entries of one L2 table.
-fn fill_l2_table(g: &Geometry, extents: &[Extent], copied: u64, table: &mut [u8]) {
-    table.fill(0);
-    let size = g.l2_entry_size() as usize;
-    for extent in extents {
-        let first = (extent.first % g.l2_entries()) as usize * size;
-        let end = first + extent.count as usize * size;
-        let entries = table.get_mut(first..end).unwrap_or_default();
-        for (host, entry) in (extent.host.unwrap_or(0)..).zip(entries.chunks_exact_mut(size)) {
-            let place = if extent.allocated { (host << g.cluster_bits) | copied } else { 0 };
-            let zero = if extent.subclusters & ALLOCATED == 0 { ZERO } else { 0 };
+impl Step<'_> {
+    /// Writes an L1 table: that of the snapshot that follows, or the active one.
+    fn l1_table<W: Write + Seek>(&self, span: &Span, sink: &mut Sink<'_, W>) -> io::Result<()> {
+        let g = &self.layout.geometry;
+        for (l1_index, table) in self.disk.tables() {
+            let entry = self.host_offset(table.item) | self.copied(table.since);
+            sink.put(span.offset(g) + l1_index * 8, &entry.to_be_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Writes the L2 tables of these L1 entries, and all data that is new.
+    fn l2_tables<W: Write + Seek>(&self, l1_indices: &[u64], sink: &mut Sink<'_, W>) -> io::Result<()> {
+        let g = &self.layout.geometry;
+        let mut buffer = vec![0; g.cluster_len()];
+        for &l1_index in l1_indices {
+            let Some((table, runs)) = self.disk.table(l1_index) else { continue };
+            buffer.fill(0);
+            let mut new = Vec::new();
+            for (first, run) in runs {
+                self.fill(first, &run, &mut buffer);
+                new.extend(self.disk.is_new(run.since).then_some((first, run)));
+            }
+            sink.put(self.host_offset(table.item), &buffer)?;
+            for (first, run) in new {
+                self.data(first, &run, sink)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills in the entries of one run. `table` has the size of a cluster.
+    fn fill(&self, first: u64, run: &Run, table: &mut [u8]) {
+        let g = &self.layout.geometry;
+        let size = g.l2_entry_size() as usize;
+        let start = (first % g.l2_entries()) as usize * size;
+        let entries = table.get_mut(start..start + run.count as usize * size).unwrap_or_default();
+        let zero = if g.extended_l2 || run.subclusters & ALLOCATED != 0 { 0 } else { ZERO };
+        let copied = self.copied(run.since);
+        for (index, entry) in (0..).zip(entries.chunks_exact_mut(size)) {
+            let value = match run.place {
+                Place::Nowhere => zero,
+                Place::External => ((first + index) << g.cluster_bits) | COPIED | zero,
+                Place::Items(item) => self.host_offset(item + index) | copied | zero,
+                Place::Compressed(stream) => {
+                    descriptor(g, self.host_offset(stream.item) + stream.within, stream.length)
+                }
+            };
             let (descriptor, bitmap) = entry.split_at_mut(8);
+            descriptor.copy_from_slice(&value.to_be_bytes());
             if g.extended_l2 {
-                descriptor.copy_from_slice(&place.to_be_bytes());
-                bitmap.copy_from_slice(&extent.subclusters.to_be_bytes());
-            } else {
-                descriptor.copy_from_slice(&(place | zero).to_be_bytes());
+                bitmap.copy_from_slice(&run.subclusters.to_be_bytes());
             }
         }
     }
-}
 
-/// Writes the data that the extents hold.
-fn data<W: Write + Seek>(layout: &Layout<'_>, extents: &[Extent], sink: &mut Sink<'_, W>) -> io::Result<()> {
-    let g = &layout.geometry;
-    for extent in extents {
-        let Some(host) = extent.host else { continue };
-        let start = extent.first << g.cluster_bits;
-        let end = start.saturating_add(extent.count << g.cluster_bits).min(g.size);
-        for (at, bytes) in layout.contents.data(start..end) {
-            sink.put((host << g.cluster_bits) + (at - start), bytes)?;
+    /// Writes the data of one run.
+    fn data<W: Write + Seek>(&self, first: u64, run: &Run, sink: &mut Sink<'_, W>) -> io::Result<()> {
+        let g = &self.layout.geometry;
+        match run.place {
+            Place::Nowhere | Place::External => {}
+            Place::Compressed(stream) => {
+                let at = self.host_offset(stream.item) + stream.within;
+                sink.put(at, &self.disk.compressed(first).unwrap_or_default())?;
+            }
+            Place::Items(item) => {
+                let start = first << g.cluster_bits;
+                let end = start.saturating_add(run.count << g.cluster_bits).min(g.size);
+                for (mut at, mut bytes) in self.disk.contents().data(start..end) {
+                    while !bytes.is_empty() {
+                        let (index, within) = ((at - start) >> g.cluster_bits, at % g.cluster_size());
+                        let room = (g.cluster_size() - within) as usize;
+                        let (here, rest) = bytes.split_at(room.min(bytes.len()));
+                        sink.put(self.host_offset(item + index) + within, here)?;
+                        at += here.len() as u64;
+                        bytes = rest;
+                    }
+                }
+            }
         }
+        Ok(())
     }
-    Ok(())
+
+    /// The flag for what was written in this step: it is only accurate where it can be reached
+    /// from the active L1 table.
+    fn copied(&self, since: u64) -> u64 {
+        if self.is_last && self.disk.is_new(since) { COPIED } else { 0 }
+    }
+
+    /// Where an item is, in bytes.
+    fn host_offset(&self, item: u64) -> u64 {
+        self.layout.places().host(item) << self.layout.geometry.cluster_bits
+    }
 }
 
-fn snapshot_table(wanted: &Qcow2, layout: &Layout<'_>) -> Vec<u8> {
+/// The compressed cluster descriptor of `length` bytes at the host offset `at`.
+fn descriptor(g: &Geometry, at: u64, length: u64) -> u64 {
+    let sectors = (at + length - 1) / SECTOR_SIZE - at / SECTOR_SIZE;
+    COMPRESSED | (sectors << g.compressed_offset_bits()) | at
+}
+
+fn snapshot_table(wanted: &Qcow2, layout: &Layout) -> Vec<u8> {
     let mut table = Vec::new();
-    for (snapshot, l1) in wanted.snapshots.iter().zip(&layout.snapshot_l1_tables) {
+    for ((_, snapshot), l1) in wanted.snapshots.iter().zip(&layout.snapshot_l1_tables) {
         let offset = l1.offset(&layout.geometry);
         snapshot.encode(offset, layout.l1_size, wanted.size, &mut table);
     }
@@ -138,6 +205,7 @@ fn snapshot_table(wanted: &Qcow2, layout: &Layout<'_>) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::generate::Snapshot;
+    use crate::generate::qcow2::compress::compress;
 
     fn entry(image: &[u8], at: usize) -> u64 {
         u64::from_be_bytes(image[at..at + 8].try_into().unwrap())
@@ -176,5 +244,25 @@ mod tests {
         assert_eq!(entry(&image, (4 << 16) + 8), COPIED | 65536);
         let raw = wanted.build_raw().unwrap();
         assert_eq!((raw.len(), &raw[..1], &raw[70_000..70_003]), (200_000, &b"z"[..], &b"abc"[..]));
+    }
+
+    #[test]
+    fn compressed_clusters_share_host_clusters() {
+        let wanted = Qcow2::new(1 << 20).cluster_bits(9).compressed(0, [[1; 512], [2; 512]].concat());
+        let image = wanted.build().unwrap();
+        // Header, refcount table, refcount block, L1 table, L2 table, data.
+        let (l2_table, data) = (4 * 512, 5 * 512);
+        let length = compress(0, &[1; 512]).len();
+        let entries = [entry(&image, l2_table), entry(&image, l2_table + 8)];
+        assert_eq!(entries, [COMPRESSED | data, COMPRESSED | (data + length as u64)]);
+        assert_eq!(image[1024 + 8..1024 + 14], [0, 1, 0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn descriptors_count_sectors_behind_the_first() {
+        let g = Geometry { size: 0, cluster_bits: 16, refcount_order: 4, extended_l2: false };
+        let sectors = |at, length| (descriptor(&g, at, length) - COMPRESSED - at) >> 54;
+        assert_eq!([sectors(0, 512), sectors(0, 513), sectors(511, 1), sectors(511, 2)], [0, 1, 0, 1]);
+        assert_eq!(sectors(65_535, 65_535), 128);
     }
 }

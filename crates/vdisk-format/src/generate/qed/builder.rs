@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use super::layout::Layout;
 use super::{validate, write};
-use crate::generate::GenerateError;
 use crate::generate::guest::Operation;
 use crate::generate::sink::buffer;
+use crate::generate::{GenerateError, Order};
 
 /// Describes a QED image, and writes it.
 ///
@@ -55,19 +55,6 @@ pub(super) struct BackingFile {
     pub(super) no_probe: bool,
     /// Where the name is.
     pub(super) offset: u32,
-}
-
-/// In which order L2 tables and data are in the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Order {
-    /// As a guest that writes its disk from start to end has QEMU allocate them: each L2 table, then its data.
-    #[default]
-    InOrder,
-    /// All L2 tables, then all data.
-    TablesFirst,
-    /// In no order, L2 tables among the data: which one, says the seed.
-    Random(u64),
 }
 
 impl Qed {

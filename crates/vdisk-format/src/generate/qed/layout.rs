@@ -1,10 +1,10 @@
 //! Where everything goes.
 
-use super::permutation::Permutation;
-use super::{Order, Qed};
-use crate::generate::GenerateError;
+use super::Qed;
 use crate::generate::guest::{Contents, Extent, Grain};
+use crate::generate::permutation::Permutation;
 use crate::generate::tables::{L2Table, allocated, l2_tables, split};
+use crate::generate::{GenerateError, Order};
 
 /// The plan of an image. Places are cluster numbers.
 #[derive(Debug)]

@@ -2,11 +2,10 @@
 
 mod builder;
 mod layout;
-mod permutation;
 mod validate;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
-pub use builder::{Order, Qed};
+pub use builder::Qed;

@@ -5,10 +5,10 @@ use std::io::{Read, Seek, SeekFrom};
 
 use proptest::prelude::*;
 
-use super::{Order, Qed};
+use super::Qed;
 use crate::Image;
 use crate::check::Verdict;
-use crate::generate::GenerateError;
+use crate::generate::{GenerateError, Order};
 use crate::qed::{self, Tables};
 
 /// Guest cluster to entry, read from the file entry by entry, and how often each cluster is named.

@@ -33,14 +33,50 @@ impl Permutation {
         }
     }
 
+    /// The number that goes to `place`, which is below `count`: what undoes [`of`](Self::of).
+    pub(super) fn undo(&self, place: u64) -> u64 {
+        let mut number = place;
+        loop {
+            number = self.undo_once(number);
+            if number < self.count {
+                return number;
+            }
+        }
+    }
+
     fn once(&self, number: u64) -> u64 {
         let (mut left, mut right) = (number / self.width, number % self.width);
         for round in 0..ROUNDS {
-            left = (left + mix(right, self.seed ^ (2 * round)) % self.height) % self.height;
-            right = (right + mix(left, self.seed ^ (2 * round + 1)) % self.width) % self.width;
+            left = add(left, chosen(right, self.seed ^ (2 * round), self.height), self.height);
+            right = add(right, chosen(left, self.seed ^ (2 * round + 1), self.width), self.width);
         }
         left * self.width + right
     }
+
+    fn undo_once(&self, number: u64) -> u64 {
+        let (mut left, mut right) = (number / self.width, number % self.width);
+        for round in (0..ROUNDS).rev() {
+            right = subtract(right, chosen(left, self.seed ^ (2 * round + 1), self.width), self.width);
+            left = subtract(left, chosen(right, self.seed ^ (2 * round), self.height), self.height);
+        }
+        left * self.width + right
+    }
+}
+
+/// `number + more` modulo `modulus`, of numbers below it. Without a division, which takes long.
+fn add(number: u64, more: u64, modulus: u64) -> u64 {
+    let sum = number + more;
+    if sum < modulus { sum } else { sum - modulus }
+}
+
+/// What undoes [`add`].
+fn subtract(number: u64, less: u64, modulus: u64) -> u64 {
+    if number < less { number + modulus - less } else { number - less }
+}
+
+/// A number below `end`, by the bits of [`mix`].
+fn chosen(number: u64, seed: u64, end: u64) -> u64 {
+    ((u128::from(mix(number, seed)) * u128::from(end)) >> 64) as u64
 }
 
 /// The finalizer of SplitMix64: every bit of the result depends on every bit of both.
@@ -61,6 +97,8 @@ mod tests {
         fn each_number_comes_once(count in 1..3000u64, seed: u64) {
             let permutation = Permutation::new(count, seed);
             let mut numbers: Vec<u64> = (0..count).map(|number| permutation.of(number)).collect();
+            let back = numbers.iter().map(|&place| permutation.undo(place));
+            prop_assert!(back.eq(0..count));
             numbers.sort_unstable();
             prop_assert_eq!(numbers, (0..count).collect::<Vec<_>>());
         }

@@ -1,59 +1,20 @@
-//! What the generator writes, as `qemu-img` sees it: clean, of the wanted shape, with the wanted
-//! contents.
-#![cfg(feature = "generate")]
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
+//! Every feature in every cluster size.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::fs;
 use std::ops::Range;
 use std::path::Path;
-use std::process::{Command, Output};
 use std::sync::Mutex;
 use std::thread;
 
-use tempfile::TempDir;
 use vdisk_format::generate::{Bitmap, Qcow2, Snapshot};
+
+use crate::support::{folder, qemu_img, values, write};
 
 /// The name of the backing file that a shape may have.
 const BASE: &str = "base.raw";
 /// Its length in bytes: less than that of every disk.
 const BASE_SIZE: u64 = 1 << 20;
-
-fn folder() -> TempDir {
-    let shared_memory = Path::new("/dev/shm");
-    if shared_memory.is_dir() { TempDir::new_in(shared_memory) } else { TempDir::new() }.unwrap()
-}
-
-fn run<S: AsRef<OsStr>>(program: &str, folder: &Path, args: &[S]) -> Output {
-    match Command::new(program).current_dir(folder).args(args).output() {
-        Ok(output) => output,
-        Err(error) if error.kind() == ErrorKind::NotFound => panic!(
-            "{program} is not installed: this test compares with it. Install it (on Debian in qemu-utils)."
-        ),
-        Err(error) => panic!("{program} could not be started: {error}"),
-    }
-}
-
-/// Runs qemu-img, which must succeed, and gives its output.
-fn qemu_img(folder: &Path, args: &[&str]) -> String {
-    let output = run("qemu-img", folder, args);
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "qemu-img {args:?}: {}\n{out}{err}", output.status);
-    out.into_owned()
-}
-
-fn write(wanted: &Qcow2, folder: &Path, name: &str) -> u64 {
-    wanted.write_to(&mut File::create(folder.join(name)).unwrap()).unwrap()
-}
-
-/// The values of all `"key": value` lines of qemu-img's JSON, without quotes.
-fn values<'a>(json: &'a str, key: &str) -> Vec<&'a str> {
-    let key = format!("\"{key}\": ");
-    let lines = json.lines().filter_map(|line| line.trim().strip_prefix(&key));
-    lines.map(|value| value.trim_end_matches(',').trim_matches('"')).collect()
-}
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Shape {
@@ -141,9 +102,6 @@ impl Shape {
             let bitmap = bitmap.dirty(0..1).dirty(self.size() / 2..self.size() / 2 + 70_000);
             wanted = wanted.bitmap(bitmap.dirty(self.size() - 1..self.size()));
         }
-        for index in 1..=self.snapshots {
-            wanted = wanted.snapshot(Snapshot::new(index.to_string(), format!("snapshot{index}")));
-        }
         for contents in self.contents() {
             wanted = match contents {
                 Contents::Data(at, bytes) => wanted.data(at, bytes),
@@ -151,6 +109,9 @@ impl Shape {
                 Contents::Zero(range) => wanted.zero(range),
                 Contents::ZeroPreallocated(range) => wanted.zero_preallocated(range),
             };
+        }
+        for index in 1..=self.snapshots {
+            wanted = wanted.snapshot(Snapshot::new(index.to_string(), format!("snapshot{index}")));
         }
         wanted
     }
@@ -319,144 +280,4 @@ fn every_shape_is_clean_and_reads_back() {
             scope.spawn(worker);
         }
     });
-}
-
-/// Checks a large sparse disk, and that qemu-img reads `data` from it.
-fn large(wanted: &Qcow2, size: u64, data: &[(u64, &[u8])]) {
-    let folder = folder();
-    let path = folder.path();
-    write(wanted, path, "image.qcow2");
-    qemu_img(path, &["check", "image.qcow2"]);
-    qemu_img(path, &["convert", "-O", "raw", "image.qcow2", "read.raw"]);
-    let mut read = File::open(path.join("read.raw")).unwrap();
-    assert_eq!(read.metadata().unwrap().len(), size);
-    for (at, expected) in data {
-        let mut bytes = vec![0; expected.len()];
-        read.seek(SeekFrom::Start(*at)).unwrap();
-        read.read_exact(&mut bytes).unwrap();
-        assert!(bytes == *expected, "at {at:#x}");
-    }
-}
-
-#[test]
-fn large_sparse_disks() {
-    let end = [7; 5000];
-    for (size, cluster_bits, refcount_order) in [
-        (1 << 40, 16, 4),
-        (1 << 40, 16, 0),
-        (8 << 30, 9, 4),
-        (8 << 30, 9, 6),
-        (1 << 40, 21, 6),
-        (8 << 40, 12, 4),
-    ] {
-        let data: [(u64, &[u8]); 3] = [(0, b"start"), (size / 3, b"middle"), (size - 5000, &end)];
-        let mut wanted = Qcow2::new(size).cluster_bits(cluster_bits).refcount_order(refcount_order);
-        for (at, bytes) in data {
-            wanted = wanted.data(at, bytes);
-        }
-        wanted = wanted.bitmap(Bitmap::new("b").granularity_bits(20).dirty(0..size / 2));
-        large(&wanted, size, &data);
-    }
-}
-
-#[test]
-fn refcount_tables_of_several_clusters() {
-    let folder = folder();
-    for (size, order) in [(80 << 20, 6), (80 << 20, 5), (300 << 20, 4), (4 << 20, 6), (2 << 20, 6)] {
-        let wanted = Qcow2::new(size).cluster_bits(9).refcount_order(order).allocate(0..size);
-        let length = write(&wanted, folder.path(), "image.qcow2");
-        assert!(length > size);
-        qemu_img(folder.path(), &["check", "image.qcow2"]);
-    }
-}
-
-#[test]
-fn a_full_disk_of_1_tib() {
-    let folder = folder();
-    let size = 1 << 40;
-    let wanted = Qcow2::new(size).allocate(0..size).data(size - 1, b"x");
-    assert!(write(&wanted, folder.path(), "image.qcow2") > size);
-    qemu_img(folder.path(), &["check", "image.qcow2"]);
-}
-
-#[test]
-fn unusual_disks() {
-    let folder = folder();
-    let path = folder.path();
-    for (wanted, size) in [
-        (Qcow2::new(0), 0),
-        (Qcow2::new(0).snapshot(Snapshot::new("1", "nothing")), 0),
-        (Qcow2::new(512).data(0, [1; 512]), 512),
-        (Qcow2::new(1 << 20).dirty(true).lazy_refcounts(true).data(0, b"x"), 1 << 20),
-        (Qcow2::new(1 << 20).version(2).snapshot(Snapshot::new("1", "old").extra_data_size(0)), 1 << 20),
-        (Qcow2::new(1 << 20).snapshot(Snapshot::new("1", "new").extra_data_size(40).icount(7)), 1 << 20),
-        (
-            Qcow2::new(1 << 20).snapshot(Snapshot::new("12", "").date_sec(5).date_nsec(6).vm_clock_nsec(7)),
-            1 << 20,
-        ),
-    ] {
-        write(&wanted, path, "image.qcow2");
-        qemu_img(path, &["check", "image.qcow2"]);
-        let info = qemu_img(path, &["info", "--output=json", "image.qcow2"]);
-        let size: u64 = size;
-        assert!(values(&info, "virtual-size").contains(&size.to_string().as_str()), "{info}");
-    }
-}
-
-#[test]
-fn a_backing_chain_of_generated_images() {
-    let folder = folder();
-    let path = folder.path();
-    write(&Qcow2::new(1 << 20).data(0, [1; 65536]).data(1 << 19, [2; 10]), path, "base.qcow2");
-    let overlay = Qcow2::new(1 << 20)
-        .backing_file("base.qcow2", Some("qcow2"))
-        .extension(7, b"one")
-        .extension(7, b"two")
-        .data(1 << 19, [3; 5]);
-    write(&overlay, path, "top.qcow2");
-    qemu_img(path, &["check", "top.qcow2"]);
-    qemu_img(path, &["convert", "-O", "raw", "top.qcow2", "read.raw"]);
-    let read = fs::read(path.join("read.raw")).unwrap();
-    assert_eq!(read[..65537], [[1; 65536].as_slice(), &[0]].concat());
-    assert_eq!(read[1 << 19..(1 << 19) + 10], [3, 3, 3, 3, 3, 0, 0, 0, 0, 0]);
-}
-
-/// What QEMU sees of a bitmap's contents: dirty ranges do not hold "data" then.
-#[test]
-fn bitmap_contents() {
-    let folder = folder();
-    let path = folder.path();
-    // At 512 byte clusters and granularity, a cluster of the bitmap stands for 2 MiB.
-    let dirty = [512..1024, 3 << 20..(9 << 20) + 512, (10 << 20) - 512..10 << 20];
-    for cluster_bits in [9, 16] {
-        let mut bitmap = Bitmap::new("b").granularity_bits(9);
-        for range in &dirty {
-            bitmap = bitmap.dirty(range.start + 1..range.end - 1);
-        }
-        let wanted = Qcow2::new(10 << 20).cluster_bits(cluster_bits).bitmap(bitmap);
-        write(&wanted, path, "image.qcow2");
-        let socket = path.join("socket");
-        let server = ["--fork", "-r", "-f", "qcow2", "-B", "b", "-k"].map(OsStr::new);
-        let args = [&server[..], &[socket.as_os_str(), OsStr::new("image.qcow2")]].concat();
-        // Its daemon keeps standard output open, so that must not be a pipe.
-        let status = Command::new("qemu-nbd").current_dir(path).args(args).status();
-        assert!(status.expect("qemu-nbd is needed, as is qemu-img").success());
-        let options = format!(
-            "driver=nbd,server.type=unix,server.path={},x-dirty-bitmap=qemu:dirty-bitmap:b",
-            socket.display()
-        );
-        let map = qemu_img(path, &["map", "--output=json", "--image-opts", &options]);
-        let found: Vec<Range<u64>> = map
-            .lines()
-            .filter(|line| line.contains("\"data\": false"))
-            .map(|line| {
-                let field = |key: &str| -> u64 {
-                    let rest = line.split_once(&format!("\"{key}\": ")).unwrap().1;
-                    rest.split(',').next().unwrap().parse().unwrap()
-                };
-                field("start")..field("start") + field("length")
-            })
-            .collect();
-        assert_eq!(found, dirty, "{map}");
-    }
 }
