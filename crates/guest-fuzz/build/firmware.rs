@@ -14,7 +14,7 @@ mod operations;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
-use self::main_loop::main_loop;
+use self::main_loop::{END, main_loop};
 use self::operations::other_operations;
 
 use crate::layout::*;
@@ -52,15 +52,16 @@ const DATA_SEGMENT: u16 = 16;
 
 /// The ROM.
 pub(crate) fn image() -> Result<Vec<u8>, Box<dyn std::error::Error>> {
-    let Program { code, entry, table, in_ram, ignore, fault } = assemble()?;
+    let Program { code, entry, table, end, in_ram, ignore, fault } = assemble()?;
     let mut rom = vec![0; ROM_BYTES];
     let mut put = |at: usize, bytes: &[u8]| {
         let place = rom.get_mut(at..at + bytes.len()).filter(|place| place.iter().all(|&byte| byte == 0));
         place.map(|place| place.copy_from_slice(bytes)).ok_or_else(|| format!("no room at {at:#x}"))
     };
     put(0, &code)?;
-    for index in 0..256 {
-        let handler = table.get(index).or(table.first()).ok_or("no operations")?;
+    for index in 0..=END {
+        let handler = if index == END { Some(&end) } else { table.get(index).or(table.first()) };
+        let handler = handler.ok_or("no operations")?;
         put(TABLE + index * 4, &handler.to_le_bytes())?;
     }
     // Base 0, limit 4 GiB; code that can be read, data that can be written.
@@ -115,6 +116,8 @@ struct Program {
     entry: u32,
     /// Those of the operations.
     table: Vec<u32>,
+    /// That of the end of all operations.
+    end: u32,
     in_ram: u32,
     ignore: u32,
     fault: u32,
@@ -141,6 +144,7 @@ fn assemble() -> Result<Program, Box<dyn std::error::Error>> {
     Ok(Program {
         table,
         entry: address(&entry)?,
+        end: address(&labels.finish)?,
         in_ram: address(&labels.in_ram)?,
         ignore: address(&labels.ignore)?,
         fault: address(&labels.fault)?,

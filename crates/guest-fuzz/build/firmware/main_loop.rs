@@ -14,6 +14,9 @@ use iced_x86::code_asm::*;
 use super::{CODE, Emitted, Labels, TABLE};
 use crate::layout::*;
 
+/// The operation behind the last one.
+pub(super) const END: usize = 0xff;
+
 /// A port instruction, of `edx` and `eax`.
 struct Port {
     operation: Operation,
@@ -62,25 +65,24 @@ impl Port {
 
 /// Returns where each of the operations begins that are here, in the order of their numbers.
 pub(super) fn main_loop(a: &mut CodeAssembler, labels: &mut Labels) -> Result<Vec<CodeLabel>, IcedError> {
-    let mut wide = a.create_label();
     let ports = Port::all(a);
     let [in_byte, .., out_byte, _, _] = &ports;
-    let likeliest = |a: &mut CodeAssembler| {
+    let choose = |a: &mut CodeAssembler| {
         out_byte.compare(a)?;
-        in_byte.compare(a)
+        in_byte.compare(a)?;
+        a.movzx(ecx, cl)?;
+        a.jmp(dword_ptr(ecx * 4 + (CODE + TABLE as u32)))
     };
 
     next(a, labels)?;
-    likeliest(a)?;
-    a.set_label(&mut wide)?;
-    other(a, labels, &ports)?;
-
-    // The operation that does nothing has no more to it.
+    choose(a)?;
+    let mut nothing = a.create_label();
+    a.set_label(&mut nothing)?;
+    begin(a)?;
     a.set_label(&mut labels.advance)?;
     advance(a)?;
-    likeliest(a)?;
-    a.jmp(wide)?;
-    let mut operations = vec![labels.advance];
+    choose(a)?;
+    let mut operations = vec![nothing];
     for port in &ports {
         let mut label = port.label;
         a.set_label(&mut label)?;
@@ -88,8 +90,7 @@ pub(super) fn main_loop(a: &mut CodeAssembler, labels: &mut Labels) -> Result<Ve
         begin(a)?;
         port.execute(a)?;
         advance(a)?;
-        likeliest(a)?;
-        a.jmp(wide)?;
+        choose(a)?;
     }
 
     a.set_label(&mut labels.ignore)?;
@@ -144,37 +145,19 @@ fn next(a: &mut CodeAssembler, labels: &mut Labels) -> Emitted {
     a.mov(ecx, dword_ptr(esi))
 }
 
-/// From slot to slot: where there is none, an operation that does not exist is in its place.
+/// From slot to slot: where there is no more of them, there is an [`END`].
 fn advance(a: &mut CodeAssembler) -> Emitted {
     a.lea(esi, dword_ptr(esi + (1 << SLOT_SHIFT)))?;
     a.mov(ecx, dword_ptr(esi))?;
-    // All ones behind the last one. A branch would cost more, and a 486 has no conditional move.
+    // All ones there. A branch would cost more, and a 486 has no conditional move.
     a.cmp(edi, esi)?;
     a.sbb(eax, eax)?;
     a.or(ecx, eax)
 }
 
 /// An instruction begins: before it does anything, the counter says so.
-fn begin(a: &mut CodeAssembler) -> Emitted {
+pub(super) fn begin(a: &mut CodeAssembler) -> Emitted {
     // Unlike `inc`, it leaves no flags to be computed.
     a.lea(ebp, dword_ptr(ebp + 1))?;
     a.mov(dword_ptr(ebx + STARTED), ebp)
-}
-
-/// An operation that is none of the likeliest: one of the `ports`, the end of the slots, or one that the table has.
-fn other(a: &mut CodeAssembler, labels: &Labels, ports: &[Port; 6]) -> Emitted {
-    let mut far = a.create_label();
-    a.cmp(cl, Operation::InString as u32)?;
-    a.jae(far)?;
-    for port in ports.iter().filter(|port| port.rank > 0).rev() {
-        port.compare(a)?;
-    }
-    a.set_label(&mut far)?;
-    a.cmp(edi, esi)?;
-    a.jb(labels.finish)?;
-    begin(a)?;
-    a.movzx(ecx, cl)?;
-    a.mov(edx, dword_ptr(esi + SLOT_A))?;
-    a.mov(eax, dword_ptr(esi + SLOT_B))?;
-    a.jmp(dword_ptr(ecx * 4 + (CODE + TABLE as u32)))
 }

@@ -2,6 +2,7 @@
 
 use iced_x86::code_asm::*;
 
+use super::main_loop::begin;
 use super::{CODE, Emitted, Labels, NO_IDT_POINTER};
 use crate::layout::*;
 
@@ -20,6 +21,9 @@ pub(super) fn other_operations(
         let mut label = a.create_label();
         a.set_label(&mut label)?;
         operations.push(label);
+        begin(a)?;
+        a.mov(edx, dword_ptr(esi + SLOT_A))?;
+        a.mov(eax, dword_ptr(esi + SLOT_B))?;
         body(a)?;
         a.jmp(end)
     };
