@@ -44,7 +44,7 @@ const NMI: usize = 2;
 /// In the ROM, where each operation's code is.
 const TABLE: usize = 0xc00;
 
-/// Where labels go, and what becomes of them.
+/// What becomes of code that is emitted.
 type Emitted = Result<(), IcedError>;
 
 const CODE_SEGMENT: u16 = 8;
@@ -116,7 +116,7 @@ struct Program {
     entry: u32,
     /// Those of the operations.
     table: Vec<u32>,
-    /// That of the end of all operations.
+    /// That of the end of the slots.
     end: u32,
     in_ram: u32,
     ignore: u32,
@@ -144,7 +144,7 @@ fn assemble() -> Result<Program, Box<dyn std::error::Error>> {
     Ok(Program {
         table,
         entry: address(&entry)?,
-        end: address(&labels.finish)?,
+        end: address(&labels.end)?,
         in_ram: address(&labels.in_ram)?,
         ignore: address(&labels.ignore)?,
         fault: address(&labels.fault)?,
@@ -160,6 +160,8 @@ struct Labels {
     fault: CodeLabel,
     /// The start of the main loop.
     next: CodeLabel,
+    /// The end of the slots that are known of.
+    end: CodeLabel,
     /// The end of an operation that left `esi` and `edi` as they were.
     advance: CodeLabel,
     /// The end of any operation.
@@ -169,7 +171,15 @@ struct Labels {
 impl Labels {
     fn new(a: &mut CodeAssembler) -> Self {
         let mut label = || a.create_label();
-        Self { in_ram: label(), ignore: label(), fault: label(), next: label(), advance: label(), finish: label() }
+        Self {
+            in_ram: label(),
+            ignore: label(),
+            fault: label(),
+            next: label(),
+            end: label(),
+            advance: label(),
+            finish: label(),
+        }
     }
 }
 

@@ -270,6 +270,30 @@ fn a_control_block_that_is_overwritten_is_restored() {
     }
 }
 
+/// What is not an operation, the mark that the guest has for the end of its queue included, is none.
+#[test]
+fn a_queue_that_is_overwritten_does_not_stop_it() {
+    let mut target = pc();
+    for (number, operation) in [0x7e, 0xff].into_iter().enumerate() {
+        let third = 0x40_0000 + 16 * (4 * number as u64 + 2);
+        let overwrite = Instruction::Write { address: third, width: Width::Byte, value: operation };
+        let program = [overwrite, out(0x81, 1), out(0x81, 2), inb(0x81)];
+        assert_eq!(values(&mut target, &program), [1], "{operation:#x}");
+    }
+    assert_eq!(target.progress(), Progress { started: 8, done: 8, resets: 0 });
+}
+
+#[test]
+fn a_queue_has_no_end() {
+    let mut target = pc();
+    let pairs = |first: u32| (first..first + 9_999).flat_map(|value| [out(0x81, value & 0xff), inb(0x81)]);
+    for round in 0..10 {
+        let program: Vec<Instruction> = pairs(round).collect();
+        let expected: Vec<u64> = (round..round + 9_999).map(|value| u64::from(value & 0xff)).collect();
+        assert!(values(&mut target, &program) == expected, "round {round}");
+    }
+}
+
 #[test]
 fn every_machine_that_takes_a_firmware() {
     for machine_type in ["pc", "q35", "isapc", "microvm"] {

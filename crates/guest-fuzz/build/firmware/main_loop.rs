@@ -48,18 +48,19 @@ impl Port {
     }
 
     fn execute(&self, a: &mut CodeAssembler) -> Emitted {
+        // The port, without the flags that a shift leaves to be stored.
         a.mov(edx, ecx)?;
-        a.shr(edx, 8 * SLOT_PORT)?;
-        match self.operation {
-            Operation::In => {
-                (self.instruction)(a)?;
-                a.mov(dword_ptr(esi + SLOT_B), eax)
-            }
-            _ => {
-                a.mov(eax, dword_ptr(esi + SLOT_B))?;
-                (self.instruction)(a)
-            }
+        a.bswap(edx)?;
+        match (self.operation, self.rank) {
+            (Operation::Out, 0) => a.mov(al, ch)?,
+            (Operation::Out, _) => a.mov(eax, dword_ptr(esi + SLOT_B))?,
+            _ => {}
         }
+        (self.instruction)(a)?;
+        if self.operation == Operation::In {
+            a.mov(dword_ptr(esi + SLOT_B), eax)?;
+        }
+        Ok(())
     }
 }
 
@@ -76,7 +77,11 @@ pub(super) fn main_loop(a: &mut CodeAssembler, labels: &mut Labels) -> Result<Ve
 
     next(a, labels)?;
     choose(a)?;
+    // A slot that says so is not the end: something wrote over it.
     let mut nothing = a.create_label();
+    a.set_label(&mut labels.end)?;
+    a.cmp(edi, esi)?;
+    a.jb(labels.finish)?;
     a.set_label(&mut nothing)?;
     begin(a)?;
     a.set_label(&mut labels.advance)?;

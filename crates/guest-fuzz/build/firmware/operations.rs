@@ -17,16 +17,17 @@ pub(super) fn other_operations(
 ) -> Emitted {
     // One that changes neither `esi` nor `edi` ends at `advance`, another at `finish`.
     let (advance, finish) = (labels.advance, labels.finish);
-    let mut operation = |a: &mut CodeAssembler, end: CodeLabel, body: &dyn Fn(&mut CodeAssembler) -> Emitted| {
-        let mut label = a.create_label();
-        a.set_label(&mut label)?;
-        operations.push(label);
-        begin(a)?;
-        a.mov(edx, dword_ptr(esi + SLOT_A))?;
-        a.mov(eax, dword_ptr(esi + SLOT_B))?;
-        body(a)?;
-        a.jmp(end)
-    };
+    let mut operation =
+        |a: &mut CodeAssembler, end: CodeLabel, body: &dyn Fn(&mut CodeAssembler) -> Emitted| {
+            let mut label = a.create_label();
+            a.set_label(&mut label)?;
+            operations.push(label);
+            begin(a)?;
+            a.mov(edx, dword_ptr(esi + SLOT_A))?;
+            a.mov(eax, dword_ptr(esi + SLOT_B))?;
+            body(a)?;
+            a.jmp(end)
+        };
     let value = SLOT_B;
 
     let string_in: [Emit; 3] = [|a| a.rep().insb(), |a| a.rep().insw(), |a| a.rep().insd()];

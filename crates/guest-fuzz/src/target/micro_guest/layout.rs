@@ -71,8 +71,10 @@ pub(crate) const SMM_ENTRY: u32 = 0x3_8000;
 
 /// In a slot, behind the operation's byte: 24 bits of a number that depends on the operation.
 pub(crate) const SLOT_SMALL: u32 = 1;
-/// In a slot of a port instruction: the port.
-pub(crate) const SLOT_PORT: u32 = 2;
+/// Of that number, in a slot of a port instruction: the byte that is written, then the port, big-endian.
+pub(crate) const SMALL_BYTE: u32 = 0;
+/// See [`SMALL_BYTE`].
+pub(crate) const SMALL_PORT: u32 = 8;
 /// In a slot: an address, a configuration address, a string's port.
 pub(crate) const SLOT_A: u32 = 4;
 /// In a slot: a value, lower half. What was read is written here.
@@ -90,7 +92,7 @@ pub(crate) enum Operation {
     Nothing = 0,
     /// Port. Byte, word, long.
     In = 1,
-    /// Port; B: value.
+    /// Port; B: value, unless it is a byte.
     Out = 4,
     /// A: port; B: address; C: count.
     InString = 7,

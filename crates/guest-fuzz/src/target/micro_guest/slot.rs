@@ -1,6 +1,6 @@
 //! From an [`Instruction`] to a slot of the guest's queue.
 
-use super::layout::{MASK_CONFIG, Operation, SLOT_PORT, SLOT_SMALL};
+use super::layout::{MASK_CONFIG, Operation, SLOT_SMALL, SMALL_BYTE, SMALL_PORT};
 use crate::instruction::{Instruction, MAX_BLOCK, MAX_DELAY, PortWidth, Width};
 
 /// An instruction as the guest finds it.
@@ -66,7 +66,8 @@ fn plain(operation: Operation, rank: u8, small: u32, a: u32, value: u64) -> Slot
 
 #[inline]
 fn access(operation: Operation, width: PortWidth, port: u16, value: u32) -> Slot {
-    plain(operation, rank(width), u32::from(port) << (8 * (SLOT_PORT - SLOT_SMALL)), 0, value.into())
+    let small = (value & 0xff) << SMALL_BYTE | u32::from(port.swap_bytes()) << SMALL_PORT;
+    plain(operation, rank(width), small, 0, value.into())
 }
 
 fn string(operation: Operation, width: PortWidth, port: u16, address: u64, count: u32) -> Slot {
@@ -109,7 +110,7 @@ mod tests {
     fn what_a_slot_holds() {
         let slot = |instruction| slot(&instruction, |_| 0xaa55);
         let out = slot(Instruction::Out { port: 0x3f8, width: PortWidth::Word, value: 0x1234 });
-        assert_eq!(out, [5, 0, 0xf8, 3, 0, 0, 0, 0, 0x34, 0x12, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(out, [5, 0x34, 3, 0xf8, 0, 0, 0, 0, 0x34, 0x12, 0, 0, 0, 0, 0, 0]);
         let block = slot(Instruction::WriteBlock { address: 0x1000, bytes: [1, 2, 3].into() });
         assert_eq!(block, [21, 0, 0, 0, 0, 0x10, 0, 0, 0x55, 0xaa, 0, 0, 3, 0, 0, 0]);
         let far = Instruction::Read { address: 1 << 32, width: Width::Byte };
