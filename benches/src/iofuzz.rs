@@ -17,8 +17,8 @@ use crate::suite::Goal;
 /// What all rows' names begin with: `--image` is looked for in the name with it.
 const SUITE: &str = "iofuzz: ";
 /// The rows that others are compared with.
-const SEED: &str = "the seed's method in a Linux guest";
-const SEED_AT_ONCE: &str = "the same, without its session's waits";
+const SEED: &str = "the seed's dd in a Linux guest";
+const SEED_WAITING: &str = "the same, with its session's waits";
 const PIPELINED: &str = "qtest, pipelined";
 const MICRO: &str = "micro guest, port 0x80";
 

@@ -30,10 +30,10 @@ const LINE: Duration = Duration::from_secs(30);
 /// How the answer to a line is awaited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pace {
-    /// As the seed's session does it.
-    Seed,
-    /// Without a wait that the guest does not cause.
+    /// Without a wait that the guest does not cause: what is compared with.
     AtOnce,
+    /// As the seed's session does it.
+    Waiting,
 }
 
 /// The seed's program on all ports of `map`, with `fuzz_count` writes each, in the guest of `command`. The last value
@@ -134,7 +134,7 @@ impl Session {
     }
 
     fn drain(&mut self) -> Result<(), Box<dyn Error>> {
-        let silence = if self.pace == Pace::Seed { SILENCE } else { Duration::ZERO };
+        let silence = if self.pace == Pace::Waiting { SILENCE } else { Duration::ZERO };
         self.read(silence).map(drop)
     }
 
@@ -144,7 +144,7 @@ impl Session {
         let mut bytes = Vec::new();
         while begun.elapsed() < patience {
             match self.pace {
-                Pace::Seed => bytes.extend(self.read(SILENCE)?),
+                Pace::Waiting => bytes.extend(self.read(SILENCE)?),
                 Pace::AtOnce => bytes.extend(self.read_once(SILENCE)?.unwrap_or_default()),
             }
             if let Some(output) = before_prompt(&plain(&bytes)) {
