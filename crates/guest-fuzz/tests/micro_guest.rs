@@ -81,6 +81,14 @@ fn every_instruction_does_what_it_says() {
         program.push(Instruction::Out { port, width, value: 0x4433_2210 & width.max() });
         program.push(Instruction::In { port, width });
     }
+    // Each width at a port of its own.
+    let config = |port, width, value| Instruction::Out { port, width, value };
+    program.push(config(0xcf8, PortWidth::Long, 0x8000_003c));
+    program.push(config(0xcfc, PortWidth::Word, 0x1234));
+    program.push(config(0xcfc, PortWidth::Byte, 0x56));
+    program.push(Instruction::In { port: 0xcfc, width: PortWidth::Byte });
+    program.push(Instruction::In { port: 0xcf8, width: PortWidth::Long });
+    program.push(Instruction::In { port: 0xcfe, width: PortWidth::Word });
     // PCI: the host bridge's identity, and a register that keeps what it is given.
     let bridge = PciAddress::new(0, 0, 0).unwrap();
     program.push(Instruction::PciRead { function: bridge, register: 0, width: PortWidth::Long });
@@ -117,7 +125,7 @@ fn every_instruction_does_what_it_says() {
     program.push(Instruction::Burst { count: 2 });
     program.push(inb(0x80));
     let values = values(&mut target, &program);
-    let expected: [u64; 20] = [
+    let expected: [u64; 23] = [
         0x08,
         0xffff_ffff_ffff_ff08,
         0x0708,
@@ -129,6 +137,9 @@ fn every_instruction_does_what_it_says() {
         0x10,
         0x2210,
         0x4433_2210,
+        0x56,
+        0x8000_003c,
+        0x0000,
         0x1237_8086,
         0x1237,
         0x5a,

@@ -71,8 +71,8 @@ pub(super) fn main_loop(a: &mut CodeAssembler, labels: &mut Labels) -> Result<Ve
     let choose = |a: &mut CodeAssembler| {
         out_byte.compare(a)?;
         in_byte.compare(a)?;
-        a.movzx(ecx, cl)?;
-        a.jmp(dword_ptr(ecx * 4 + (CODE + TABLE as u32)))
+        a.movzx(eax, cl)?;
+        a.jmp(dword_ptr(eax * 4 + (CODE + TABLE as u32)))
     };
 
     next(a, labels)?;
