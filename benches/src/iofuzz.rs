@@ -7,6 +7,7 @@
 mod commands;
 mod linux;
 mod rates;
+mod seed;
 
 use std::error::Error;
 use std::path::Path;
@@ -17,6 +18,7 @@ use crate::suite::Goal;
 const SUITE: &str = "iofuzz: ";
 /// The rows that others are compared with.
 const SEED: &str = "the seed's dd in a Linux guest";
+const SEED_WAITING: &str = "the same, with its session's waits";
 const PIPELINED: &str = "qtest, pipelined";
 const MICRO: &str = "micro guest, port 0x80";
 

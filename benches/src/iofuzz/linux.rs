@@ -1,4 +1,4 @@
-//! A real Linux guest: the seed's own way, `dd` byte by byte through a login; and ours.
+//! A real Linux guest: the seed's own method, and ours.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use guest_fuzz::target::Target;
 use guest_fuzz::target::qemu::{self, QemuCommand};
 use guest_fuzz::target::session::{Guest, Line, Session, SessionOptions, Way};
 
-use super::{Row, SEED, Sample, Unit};
+use super::seed::{self, Pace};
+use super::{Row, SEED, SEED_WAITING, Sample, Unit};
 
 /// The scratch register of the guest's third serial port: it keeps what is written, and does nothing else.
 const SCRATCH: u16 = 0x3ef;
@@ -27,28 +28,35 @@ pub(super) fn rows() -> Vec<Row> {
         eprintln!("no Linux guest in {}: run `cargo xtask deps`", folder.display());
         return Vec::new();
     }
-    let other = folder.clone();
-    vec![
-        Row::new(SEED, Unit::PerSecond, 1, move || classic(&folder, Way::Dd, 15)),
-        Row::new("classic in a Linux guest", Unit::PerSecond, 3, move || classic(&other, Way::Iopl, 300_000))
-            .goal(300e3),
-    ]
+    let seed = |label, pace, fuzz_count| {
+        let folder = folder.clone();
+        let run = move || seed::run(&command(&folder)?, &scratch()?, fuzz_count, pace);
+        Row::new(label, Unit::PerSecond, 1, run)
+    };
+    let mut rows = vec![seed(SEED, Pace::AtOnce, 60), seed(SEED_WAITING, Pace::Waiting, 15)];
+    let ours = Row::new("classic in a Linux guest", Unit::PerSecond, 3, move || classic(&folder, 300_000));
+    rows.push(ours.goal(300e3));
+    rows
+}
+
+/// Where the seed's program does no harm.
+fn scratch() -> Result<RegionMap, Box<dyn Error>> {
+    let port = u64::from(SCRATCH);
+    let region = Region::new(Space::Port, port, port, "scratch").ok_or("no region")?;
+    Ok(RegionMap::from_regions(vec![region]))
 }
 
 /// The seed's program on the scratch register with `fuzz_count` writes, each read back.
-fn classic(folder: &Path, way: Way, fuzz_count: u32) -> Result<Sample, Box<dyn Error>> {
-    let port = u64::from(SCRATCH);
-    let region = Region::new(Space::Port, port, port, "scratch").ok_or("no region")?;
-    let map = RegionMap::from_regions(vec![region]);
+fn classic(folder: &Path, fuzz_count: u32) -> Result<Sample, Box<dyn Error>> {
     let program: Vec<Instruction> = Generator::Classic { fuzz_count }
-        .episode(&map, 1, 0)
+        .episode(&scratch()?, 1, 0)
         .flat_map(|made| {
             let writes = matches!(made, Instruction::Out { .. });
             let read = Instruction::In { port: SCRATCH, width: PortWidth::Byte };
             std::iter::once(made).chain(writes.then_some(read))
         })
         .collect();
-    let mut session = Session::new(options(folder, way)?);
+    let mut session = Session::new(options(folder)?);
     session.start()?;
     session.keep_values(true);
     let begun = Instant::now();
@@ -83,7 +91,8 @@ fn are_right(program: &[Instruction], mut values: impl Iterator<Item = u64>) -> 
     right && values.next().is_none()
 }
 
-fn options(folder: &Path, way: Way) -> Result<SessionOptions, Box<dyn Error>> {
+/// The guest's machine.
+fn command(folder: &Path) -> Result<QemuCommand, Box<dyn Error>> {
     let file = |name: &str| -> PathBuf { folder.join(name) };
     let mut command = QemuCommand::new(
         qemu::find().ok_or("no QEMU on PATH")?,
@@ -94,8 +103,12 @@ fn options(folder: &Path, way: Way) -> Result<SessionOptions, Box<dyn Error>> {
     command.arguments.extend(third.iter().chain(&["-append", kernel]).map(Into::into));
     command.arguments.extend(["-kernel".into(), file("vmlinuz").into()]);
     command.arguments.extend(["-initrd".into(), file("initramfs.cpio").into()]);
-    let options = SessionOptions::new(Guest::Start(command), Line::Console);
-    Ok(SessionOptions { ways: vec![way], ..options })
+    Ok(command)
+}
+
+fn options(folder: &Path) -> Result<SessionOptions, Box<dyn Error>> {
+    let options = SessionOptions::new(Guest::Start(command(folder)?), Line::Console);
+    Ok(SessionOptions { ways: vec![Way::Iopl], ..options })
 }
 
 #[cfg(test)]

@@ -5,11 +5,17 @@
 //! instruction, that one has ended: the guest runs the prologue again, which puts PCI devices back to where they were, and
 //! goes on with the next instruction.
 //!
-//! In the main loop, `ebx` is the queue's counters, `ebp` the number of instructions begun, `esi` the slot, `edx`, `eax`
-//! and `ecx` its contents. All registers but `ebx`, `ebp` and `esp` are an operation's own.
+//! An emulator translates what it executes: whatever writes where code is throws translations away. So a reset does not
+//! copy what is there already, and all code is in one page, which is what lets a translated jump go straight on.
+
+mod main_loop;
+mod operations;
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
+
+use self::main_loop::{END, main_loop};
+use self::operations::other_operations;
 
 use crate::layout::*;
 
@@ -17,42 +23,45 @@ use crate::layout::*;
 const ROM: u32 = 0u32.wrapping_sub(ROM_BYTES as u32);
 /// In the ROM, where 16-bit code begins.
 const ENTRY_16: usize = 0xfe00;
-/// In the ROM, the descriptors of a flat code and a flat data segment.
-const GDT: usize = 0xfd00;
+/// In the ROM, the descriptors of a flat code and a flat data segment. Before it is code.
+const GDT: usize = 0xa00;
 /// In the ROM, size and address of the above, for 16-bit code: the ROM's own.
-const GDT_POINTER: usize = 0xfd20;
+const GDT_POINTER: usize = 0xa20;
 /// In the ROM, the same for later: the copy's.
-const GDT_COPY_POINTER: usize = 0xfd28;
+const GDT_COPY_POINTER: usize = 0xa28;
 /// In the ROM, size and address of the interrupt descriptor table.
-const IDT_POINTER: usize = 0xfd30;
+const IDT_POINTER: usize = 0xa30;
 /// In the ROM, a table of no interrupts: with it, an interrupt is a reset.
-const NO_IDT_POINTER: usize = 0xfd38;
-/// In the ROM, where each operation's code is.
-const TABLE: usize = 0xf000;
+const NO_IDT_POINTER: usize = 0xa38;
 /// In the ROM, where the code is that is gone to through a register: 32-bit code has no address relative to itself.
-const IN_RAM: usize = 0xfd40;
-/// The same: of an interrupt.
-const IGNORE: usize = 0xfd44;
-/// The same: of an exception.
-const FAULT: usize = 0xfd48;
+const IN_RAM: usize = 0xa40;
+/// In the ROM, the interrupt descriptor table.
+const IDT: usize = 0xb00;
+/// How many interrupts it has: the exceptions. Another one is an exception itself.
+const GATES: usize = 32;
+/// The exception that is none of an instruction: an interrupt that cannot be switched off.
+const NMI: usize = 2;
+/// In the ROM, where each operation's code is.
+const TABLE: usize = 0xc00;
 
-/// A piece of an operation.
-type Emit = fn(&mut CodeAssembler) -> Result<(), IcedError>;
+/// What becomes of code that is emitted.
+type Emitted = Result<(), IcedError>;
 
 const CODE_SEGMENT: u16 = 8;
 const DATA_SEGMENT: u16 = 16;
 
 /// The ROM.
 pub(crate) fn image() -> Result<Vec<u8>, Box<dyn std::error::Error>> {
-    let Program { code, entry, table, in_ram, ignore, fault } = assemble()?;
+    let Program { code, entry, table, end, in_ram, ignore, fault } = assemble()?;
     let mut rom = vec![0; ROM_BYTES];
     let mut put = |at: usize, bytes: &[u8]| {
         let place = rom.get_mut(at..at + bytes.len()).filter(|place| place.iter().all(|&byte| byte == 0));
         place.map(|place| place.copy_from_slice(bytes)).ok_or_else(|| format!("no room at {at:#x}"))
     };
     put(0, &code)?;
-    for index in 0..256 {
-        let handler = table.get(index).or(table.first()).ok_or("no operations")?;
+    for index in 0..=END {
+        let handler = if index == END { Some(&end) } else { table.get(index).or(table.first()) };
+        let handler = handler.ok_or("no operations")?;
         put(TABLE + index * 4, &handler.to_le_bytes())?;
     }
     // Base 0, limit 4 GiB; code that can be read, data that can be written.
@@ -60,10 +69,12 @@ pub(crate) fn image() -> Result<Vec<u8>, Box<dyn std::error::Error>> {
     put(GDT + 16, &0x00cf_9300_0000_ffffu64.to_le_bytes())?;
     put(GDT_POINTER, &pointer(23, ROM + GDT as u32))?;
     put(GDT_COPY_POINTER, &pointer(23, CODE + GDT as u32))?;
-    put(IDT_POINTER, &pointer(256 * 8 - 1, IDT))?;
+    put(IDT_POINTER, &pointer((GATES * 8 - 1) as u16, CODE + IDT as u32))?;
     put(NO_IDT_POINTER, &pointer(0, 0))?;
-    for (at, address) in [(IN_RAM, in_ram), (IGNORE, ignore), (FAULT, fault)] {
-        put(at, &address.to_le_bytes())?;
+    put(IN_RAM, &in_ram.to_le_bytes())?;
+    for exception in 0..GATES {
+        let handler = if exception == NMI { ignore } else { fault };
+        put(IDT + exception * 8, &gate(handler))?;
     }
     put(ENTRY_16, &entry_16(ROM + (entry - CODE)))?;
     // The reset vector: a near jump.
@@ -75,6 +86,13 @@ pub(crate) fn image() -> Result<Vec<u8>, Box<dyn std::error::Error>> {
 /// What `lgdt` and `lidt` read.
 fn pointer(limit: u16, base: u32) -> Vec<u8> {
     [&limit.to_le_bytes()[..], &base.to_le_bytes()].concat()
+}
+
+/// Of the interrupt table, the entry of an interrupt that `handler` is for.
+fn gate(handler: u32) -> [u8; 8] {
+    let low = handler & 0xffff | u32::from(CODE_SEGMENT) << 16;
+    let high = handler & 0xffff_0000 | 0x8e00;
+    (u64::from(high) << 32 | u64::from(low)).to_le_bytes()
 }
 
 /// 16-bit code that goes to `entry` in 32-bit mode. The code segment is where the processor put it, above all else.
@@ -98,6 +116,8 @@ struct Program {
     entry: u32,
     /// Those of the operations.
     table: Vec<u32>,
+    /// That of the end of the slots.
+    end: u32,
     in_ram: u32,
     ignore: u32,
     fault: u32,
@@ -106,14 +126,13 @@ struct Program {
 fn assemble() -> Result<Program, Box<dyn std::error::Error>> {
     let mut a = CodeAssembler::new(32)?;
     let mut labels = Labels::new(&mut a);
-    let mut operations = Vec::new();
 
     let mut entry = a.create_label();
     a.set_label(&mut entry)?;
     enter_ram(&mut a, &mut labels)?;
     boot(&mut a, &labels)?;
-    main_loop(&mut a, &mut labels)?;
-    emit_operations(&mut a, &labels, &mut operations)?;
+    let mut operations = main_loop(&mut a, &mut labels)?;
+    other_operations(&mut a, &labels, &mut operations)?;
 
     let assembled =
         a.assemble_options(u64::from(CODE), iced_x86::BlockEncoderOptions::RETURN_NEW_INSTRUCTION_OFFSETS)?;
@@ -125,6 +144,7 @@ fn assemble() -> Result<Program, Box<dyn std::error::Error>> {
     Ok(Program {
         table,
         entry: address(&entry)?,
+        end: address(&labels.end)?,
         in_ram: address(&labels.in_ram)?,
         ignore: address(&labels.ignore)?,
         fault: address(&labels.fault)?,
@@ -134,70 +154,64 @@ fn assemble() -> Result<Program, Box<dyn std::error::Error>> {
 
 struct Labels {
     in_ram: CodeLabel,
+    /// An interrupt that is ignored.
     ignore: CodeLabel,
+    /// An exception, which ends the instruction that caused it.
     fault: CodeLabel,
+    /// The start of the main loop.
     next: CodeLabel,
+    /// The end of the slots that are known of.
+    end: CodeLabel,
+    /// The end of an operation that left `esi` and `edi` as they were.
+    advance: CodeLabel,
+    /// The end of any operation.
     finish: CodeLabel,
 }
 
 impl Labels {
     fn new(a: &mut CodeAssembler) -> Self {
         let mut label = || a.create_label();
-        Self { in_ram: label(), ignore: label(), fault: label(), next: label(), finish: label() }
+        Self {
+            in_ram: label(),
+            ignore: label(),
+            fault: label(),
+            next: label(),
+            end: label(),
+            advance: label(),
+            finish: label(),
+        }
     }
 }
 
-/// Copies the ROM to RAM and goes on there. Runs in the ROM: nothing is relative.
-fn enter_ram(a: &mut CodeAssembler, labels: &mut Labels) -> Result<(), IcedError> {
+/// Copies the ROM's program to RAM, unless it is there, and goes on there. Runs in the ROM: nothing is relative.
+fn enter_ram(a: &mut CodeAssembler, labels: &mut Labels) -> Emitted {
+    let mut is_there = a.create_label();
+    let program = |a: &mut CodeAssembler| {
+        a.mov(esi, ROM)?;
+        a.mov(edi, CODE)?;
+        a.mov(ecx, PROGRAM_BYTES as u32 / 4)
+    };
     a.mov(eax, u32::from(DATA_SEGMENT))?;
     a.mov(ds, eax)?;
     a.mov(es, eax)?;
     a.mov(ss, eax)?;
     a.mov(esp, STACK)?;
     a.cld()?;
-    a.mov(esi, ROM)?;
-    a.mov(edi, CODE)?;
-    a.mov(ecx, ROM_BYTES as u32 / 4)?;
+    program(a)?;
+    a.repe().cmpsd()?;
+    a.je(is_there)?;
+    program(a)?;
     a.rep().movsd()?;
-    a.mov(eax, CODE)?;
+    a.set_label(&mut is_there)?;
     a.mov(edx, dword_ptr(CODE + IN_RAM as u32))?;
     a.jmp(edx)?;
     a.set_label(&mut labels.in_ram)?;
-    a.lgdt(ptr(CODE + GDT_COPY_POINTER as u32))
+    a.lgdt(ptr(CODE + GDT_COPY_POINTER as u32))?;
+    a.lidt(ptr(CODE + IDT_POINTER as u32))
 }
 
-/// Interrupt table, system management, counters; then on with the prologue.
-fn boot(a: &mut CodeAssembler, labels: &Labels) -> Result<(), IcedError> {
-    let mut gates = a.create_label();
-    let mut is_fault = a.create_label();
-    let mut set = a.create_label();
-
-    // Exceptions are faults of an instruction, and end it. All else, such as an NMI, is ignored.
-    a.mov(edi, IDT)?;
-    a.xor(ecx, ecx)?;
-    a.set_label(&mut gates)?;
-    a.mov(eax, dword_ptr(CODE + IGNORE as u32))?;
-    a.cmp(ecx, 2)?;
-    a.je(set)?;
-    a.cmp(ecx, 32)?;
-    a.jb(is_fault)?;
-    a.jmp(set)?;
-    a.set_label(&mut is_fault)?;
-    a.mov(eax, dword_ptr(CODE + FAULT as u32))?;
-    a.set_label(&mut set)?;
-    a.mov(edx, eax)?;
-    a.and(eax, 0xffff)?;
-    a.or(eax, u32::from(CODE_SEGMENT) << 16)?;
-    a.and(edx, 0xffff_0000u32)?;
-    a.or(edx, 0x8e00)?;
-    a.mov(dword_ptr(edi), eax)?;
-    a.mov(dword_ptr(edi + 4), edx)?;
-    a.add(edi, 8)?;
-    a.inc(ecx)?;
-    a.cmp(ecx, 256)?;
-    a.jb(gates)?;
-    a.lidt(ptr(CODE + IDT_POINTER as u32))?;
-
+/// System management, counters; then on with the prologue.
+fn boot(a: &mut CodeAssembler, labels: &Labels) -> Emitted {
     // A system management interrupt is left at once: rsm.
     a.mov(word_ptr(SMM_ENTRY), 0xaa0f)?;
 
@@ -220,211 +234,4 @@ fn boot(a: &mut CodeAssembler, labels: &Labels) -> Result<(), IcedError> {
     a.mov(ebx, PROLOGUE)?;
     a.xor(ebp, ebp)?;
     a.jmp(labels.next)
-}
-
-fn main_loop(a: &mut CodeAssembler, labels: &mut Labels) -> Result<(), IcedError> {
-    let mut idle = a.create_label();
-    let mut spin = a.create_label();
-
-    // Nothing to do: the prologue's end, or the host's turn.
-    a.set_label(&mut idle)?;
-    a.cmp(ebx, PROLOGUE)?;
-    a.jne(spin)?;
-    a.mov(ebx, QUEUE)?;
-    a.mov(ebp, dword_ptr(QUEUE + STARTED))?;
-    a.mov(eax, dword_ptr(BOOTS))?;
-    a.mov(dword_ptr(READY), eax)?;
-    a.jmp(labels.next)?;
-    a.set_label(&mut spin)?;
-    a.mov(eax, dword_ptr(PING))?;
-    a.mov(dword_ptr(PONG), eax)?;
-    a.pause()?;
-    a.jmp(labels.next)?;
-
-    a.set_label(&mut labels.fault)?;
-    a.mov(esp, STACK)?;
-    a.inc(dword_ptr(FAULTS))?;
-    a.set_label(&mut labels.finish)?;
-    a.mov(dword_ptr(ebx + DONE), ebp)?;
-    a.set_label(&mut labels.next)?;
-    a.cmp(ebp, dword_ptr(ebx + PRODUCED))?;
-    a.je(idle)?;
-    a.mov(esi, ebp)?;
-    a.and(esi, dword_ptr(ebx + MASK))?;
-    a.shl(esi, SLOT_SHIFT)?;
-    a.add(esi, dword_ptr(ebx + BASE))?;
-    a.inc(ebp)?;
-    a.mov(dword_ptr(ebx + STARTED), ebp)?;
-    a.movzx(ecx, byte_ptr(esi))?;
-    a.mov(edx, dword_ptr(esi + SLOT_A))?;
-    a.mov(eax, dword_ptr(esi + SLOT_B))?;
-    a.jmp(dword_ptr(ecx * 4 + (CODE + TABLE as u32)))?;
-
-    a.set_label(&mut labels.ignore)?;
-    a.iretd()
-}
-
-/// One piece of code for each operation, in the order of their numbers.
-fn emit_operations(
-    a: &mut CodeAssembler,
-    labels: &Labels,
-    operations: &mut Vec<CodeLabel>,
-) -> Result<(), IcedError> {
-    let finish = labels.finish;
-    let mut operation = |a: &mut CodeAssembler,
-                         body: &dyn Fn(&mut CodeAssembler) -> Result<(), IcedError>| {
-        let mut label = a.create_label();
-        a.set_label(&mut label)?;
-        operations.push(label);
-        body(a)?;
-        a.jmp(finish)
-    };
-    let value = SLOT_B;
-
-    operation(a, &|_| Ok(()))?;
-
-    operation(a, &|a| {
-        a.in_(al, dx)?;
-        a.mov(dword_ptr(esi + value), eax)
-    })?;
-    operation(a, &|a| {
-        a.in_(ax, dx)?;
-        a.mov(dword_ptr(esi + value), eax)
-    })?;
-    operation(a, &|a| {
-        a.in_(eax, dx)?;
-        a.mov(dword_ptr(esi + value), eax)
-    })?;
-    operation(a, &|a| a.out(dx, al))?;
-    operation(a, &|a| a.out(dx, ax))?;
-    operation(a, &|a| a.out(dx, eax))?;
-
-    let string_in: [Emit; 3] = [|a| a.rep().insb(), |a| a.rep().insw(), |a| a.rep().insd()];
-    for instruction in string_in {
-        operation(a, &|a| {
-            a.mov(edi, eax)?;
-            a.mov(ecx, dword_ptr(esi + SLOT_C))?;
-            instruction(a)
-        })?;
-    }
-    let string_out: [Emit; 3] = [|a| a.rep().outsb(), |a| a.rep().outsw(), |a| a.rep().outsd()];
-    for instruction in string_out {
-        operation(a, &|a| {
-            a.mov(ecx, dword_ptr(esi + SLOT_C))?;
-            a.mov(esi, eax)?;
-            instruction(a)
-        })?;
-    }
-
-    operation(a, &|a| {
-        a.mov(al, byte_ptr(edx))?;
-        a.mov(dword_ptr(esi + value), eax)
-    })?;
-    operation(a, &|a| {
-        a.mov(ax, word_ptr(edx))?;
-        a.mov(dword_ptr(esi + value), eax)
-    })?;
-    operation(a, &|a| {
-        a.mov(eax, dword_ptr(edx))?;
-        a.mov(dword_ptr(esi + value), eax)
-    })?;
-    operation(a, &|a| {
-        a.movq(mm0, qword_ptr(edx))?;
-        a.movq(qword_ptr(esi + value), mm0)
-    })?;
-    operation(a, &|a| a.mov(byte_ptr(edx), al))?;
-    operation(a, &|a| a.mov(word_ptr(edx), ax))?;
-    operation(a, &|a| a.mov(dword_ptr(edx), eax))?;
-    operation(a, &|a| {
-        a.movq(mm0, qword_ptr(esi + value))?;
-        a.movq(qword_ptr(edx), mm0)
-    })?;
-
-    operation(a, &|a| {
-        a.mov(edi, edx)?;
-        a.mov(edx, dword_ptr(esi + SLOT_C))?;
-        a.mov(esi, eax)?;
-        a.mov(ecx, edx)?;
-        a.shr(ecx, 2)?;
-        a.rep().movsd()?;
-        a.mov(ecx, edx)?;
-        a.and(ecx, 3)?;
-        a.rep().movsb()
-    })?;
-    operation(a, &fill)?;
-
-    let pci = |a: &mut CodeAssembler| {
-        a.mov(ecx, eax)?;
-        a.mov(eax, edx)?;
-        a.mov(edx, 0xcf8)?;
-        a.out(dx, eax)?;
-        a.movzx(edx, byte_ptr(esi + SLOT_SMALL))?;
-        a.add(edx, 0xcfc)?;
-        a.mov(eax, ecx)
-    };
-    operation(a, &|a| {
-        pci(a)?;
-        a.in_(al, dx)?;
-        a.mov(dword_ptr(esi + value), eax)
-    })?;
-    operation(a, &|a| {
-        pci(a)?;
-        a.in_(ax, dx)?;
-        a.mov(dword_ptr(esi + value), eax)
-    })?;
-    operation(a, &|a| {
-        pci(a)?;
-        a.in_(eax, dx)?;
-        a.mov(dword_ptr(esi + value), eax)
-    })?;
-    operation(a, &|a| {
-        pci(a)?;
-        a.out(dx, al)
-    })?;
-    operation(a, &|a| {
-        pci(a)?;
-        a.out(dx, ax)
-    })?;
-    operation(a, &|a| {
-        pci(a)?;
-        a.out(dx, eax)
-    })?;
-
-    operation(a, &|a| {
-        let mut again = a.create_label();
-        let mut end = a.create_label();
-        a.mov(ecx, eax)?;
-        a.set_label(&mut again)?;
-        a.sub(ecx, 1)?;
-        a.jb(end)?;
-        a.in_(al, 0x80)?;
-        a.jmp(again)?;
-        a.set_label(&mut end)?;
-        a.nop()
-    })?;
-    operation(a, &|a| {
-        a.lidt(ptr(CODE + NO_IDT_POINTER as u32))?;
-        a.int3()
-    })
-}
-
-/// Eight bytes at a time, then the rest of them one by one, from the slot.
-fn fill(a: &mut CodeAssembler) -> Result<(), IcedError> {
-    let mut again = a.create_label();
-    let mut rest = a.create_label();
-    a.mov(edi, edx)?;
-    a.mov(ecx, dword_ptr(esi))?;
-    a.shr(ecx, 8)?;
-    a.mov(edx, dword_ptr(esi + SLOT_C))?;
-    a.set_label(&mut again)?;
-    a.cmp(ecx, 8)?;
-    a.jb(rest)?;
-    a.mov(dword_ptr(edi), eax)?;
-    a.mov(dword_ptr(edi + 4), edx)?;
-    a.add(edi, 8)?;
-    a.sub(ecx, 8)?;
-    a.jmp(again)?;
-    a.set_label(&mut rest)?;
-    a.add(esi, SLOT_B)?;
-    a.rep().movsb()
 }

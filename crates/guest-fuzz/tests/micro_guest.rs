@@ -81,6 +81,14 @@ fn every_instruction_does_what_it_says() {
         program.push(Instruction::Out { port, width, value: 0x4433_2210 & width.max() });
         program.push(Instruction::In { port, width });
     }
+    // Each width at a port of its own.
+    let config = |port, width, value| Instruction::Out { port, width, value };
+    program.push(config(0xcf8, PortWidth::Long, 0x8000_003c));
+    program.push(config(0xcfc, PortWidth::Word, 0x1234));
+    program.push(config(0xcfc, PortWidth::Byte, 0x56));
+    program.push(Instruction::In { port: 0xcfc, width: PortWidth::Byte });
+    program.push(Instruction::In { port: 0xcf8, width: PortWidth::Long });
+    program.push(Instruction::In { port: 0xcfe, width: PortWidth::Word });
     // PCI: the host bridge's identity, and a register that keeps what it is given.
     let bridge = PciAddress::new(0, 0, 0).unwrap();
     program.push(Instruction::PciRead { function: bridge, register: 0, width: PortWidth::Long });
@@ -117,7 +125,7 @@ fn every_instruction_does_what_it_says() {
     program.push(Instruction::Burst { count: 2 });
     program.push(inb(0x80));
     let values = values(&mut target, &program);
-    let expected: [u64; 20] = [
+    let expected: [u64; 23] = [
         0x08,
         0xffff_ffff_ffff_ff08,
         0x0708,
@@ -129,6 +137,9 @@ fn every_instruction_does_what_it_says() {
         0x10,
         0x2210,
         0x4433_2210,
+        0x56,
+        0x8000_003c,
+        0x0000,
         0x1237_8086,
         0x1237,
         0x5a,
@@ -267,6 +278,30 @@ fn a_control_block_that_is_overwritten_is_restored() {
         // The same machine, when it is brought back.
         target.recover(Recovery::Reset, PATIENCE).unwrap();
         assert_eq!(values(&mut target, &[inb(0x81)]), [0x77], "{address:#x}");
+    }
+}
+
+/// What is not an operation, the mark that the guest has for the end of its queue included, is none.
+#[test]
+fn a_queue_that_is_overwritten_does_not_stop_it() {
+    let mut target = pc();
+    for (number, operation) in [0x7e, 0xff].into_iter().enumerate() {
+        let third = 0x40_0000 + 16 * (4 * number as u64 + 2);
+        let overwrite = Instruction::Write { address: third, width: Width::Byte, value: operation };
+        let program = [overwrite, out(0x81, 1), out(0x81, 2), inb(0x81)];
+        assert_eq!(values(&mut target, &program), [1], "{operation:#x}");
+    }
+    assert_eq!(target.progress(), Progress { started: 8, done: 8, resets: 0 });
+}
+
+#[test]
+fn a_queue_has_no_end() {
+    let mut target = pc();
+    let pairs = |first: u32| (first..first + 9_999).flat_map(|value| [out(0x81, value & 0xff), inb(0x81)]);
+    for round in 0..10 {
+        let program: Vec<Instruction> = pairs(round).collect();
+        let expected: Vec<u64> = (round..round + 9_999).map(|value| u64::from(value & 0xff)).collect();
+        assert!(values(&mut target, &program) == expected, "round {round}");
     }
 }
 

@@ -33,6 +33,13 @@ const FIRMWARE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/firmware.bin")
 /// How long a guest may take from QEMU's first answer to its main loop.
 const BOOT: Duration = Duration::from_secs(10);
 
+/// With that many instructions in flight a guest is busy for some time.
+const BUSY: u64 = (layout::SLOTS - layout::SLOTS / 8) as u64;
+/// How soon a guest is looked at that has little to do; then after twice that, and so on up to [`NAP`].
+const FIRST_LOOK: Duration = Duration::from_nanos(200);
+/// How often a guest is looked at that takes longer.
+const NAP: Duration = Duration::from_micros(50);
+
 /// A machine that executes millions of instructions a second, and is ready in a few hundredths of a second.
 ///
 /// What its processor cannot do has no effect: memory above 4 GiB, and accesses of eight bytes on a 486. A burst is one
@@ -204,12 +211,15 @@ impl MicroGuest {
         let started = self.shared.load(layout::QUEUE + layout::STARTED);
         let counters = &mut self.counters;
         let known = counters.progress;
-        let new_done = known.done + u64::from(done.wrapping_sub(known.done as u32));
         // Read after `done`, and so never behind it.
         let new_started = known.done + u64::from(started.wrapping_sub(known.done as u32));
+        // They are not read at the same time: there may be a queue's length in between, and one behind.
+        let lag = started.wrapping_sub(done);
+        let new_done = new_started.saturating_sub(lag.min(1).into());
         let resets = known.resets + u64::from(boots.wrapping_sub(known.resets as u32));
         let sane = new_started <= counters.submitted
-            && new_done <= new_started
+            && new_done >= known.done
+            && lag <= 2 * layout::SLOTS
             && resets - known.resets <= MAX_NEW_RESETS;
         if !sane || counters.overwritten {
             counters.overwritten = true;
@@ -317,18 +327,23 @@ impl Target for MicroGuest {
     fn wait(&mut self, patience: Duration) -> Progress {
         let before = self.progress();
         let begun = Instant::now();
-        let mut turns = 0u32;
+        if before.done + BUSY <= self.counters.submitted {
+            // It is not about to run out of work, and each look at its counters holds it up.
+            thread::sleep(NAP.min(patience));
+        }
+        let mut pause = FIRST_LOOK;
         loop {
             let now = self.progress();
             let moved = (now.done, now.resets) != (before.done, before.resets);
             if moved || now.done == self.counters.submitted || begun.elapsed() >= patience {
                 return now;
             }
-            turns += 1;
-            match turns {
-                0..64 => std::hint::spin_loop(),
-                64..128 => thread::yield_now(),
-                _ => thread::sleep(Duration::from_micros(50)),
+            if pause < NAP {
+                spin(pause);
+                pause *= 2;
+            } else {
+                // Not a yield: that gives a busy processor away for much longer.
+                thread::sleep(NAP);
             }
         }
     }
@@ -368,10 +383,8 @@ impl Target for MicroGuest {
             }
             thread::sleep(Duration::from_micros(500));
         }
-        let code = self.shared.read(layout::CODE, FIRMWARE.len());
-        // The end of the ROM's copy is its stack.
-        let stack = 256;
-        let intact = code.iter().zip(FIRMWARE).take(FIRMWARE.len() - stack).all(|(now, was)| now == was);
+        let code = self.shared.read(layout::CODE, layout::PROGRAM_BYTES);
+        let intact = code.iter().zip(FIRMWARE).all(|(now, was)| now == was);
         if intact && !self.counters.overwritten { Condition::GuestSilent } else { Condition::Overwritten }
     }
 
@@ -436,6 +449,14 @@ impl Target for MicroGuest {
 
     fn stop(&mut self) {
         self.qemu = None;
+    }
+}
+
+/// Waits for less than a sleep takes.
+fn spin(time: Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        std::hint::spin_loop();
     }
 }
 

@@ -8,12 +8,12 @@ pub(crate) const ROM_BYTES: usize = 64 << 10;
 /// The guest's memory.
 pub(crate) const RAM_BYTES: u64 = 64 << 20;
 
-/// Where the firmware copies itself to. Devices can overwrite this, not the ROM; each reset copies anew.
+/// At the ROM's begin, the program; behind it is only what leads there.
+pub(crate) const PROGRAM_BYTES: usize = 0x1000;
+/// Where the program is copied to. Devices can overwrite this, not the ROM; each reset mends it.
 pub(crate) const CODE: u32 = 0x20_0000;
 /// The end of the stack.
 pub(crate) const STACK: u32 = 0x21_0000;
-/// The interrupt descriptor table, made at boot.
-pub(crate) const IDT: u32 = 0x21_0000;
 /// The control block.
 pub(crate) const CONTROL: u32 = 0x21_1000;
 /// How often the guest has booted.
@@ -39,7 +39,8 @@ pub(crate) const QUEUE: u32 = CONTROL + 0x200;
 pub(crate) const PRODUCED: u32 = 0;
 /// What the guest wrote: how many were begun.
 pub(crate) const STARTED: u32 = 0x40;
-/// What the guest wrote: how many were ended.
+/// What the guest wrote: how many were ended, when it last had nothing to do or did something lengthy. All that were begun
+/// have ended where both are the same, else all but one. It is never further behind than the queue is long.
 pub(crate) const DONE: u32 = 0x44;
 /// Where the queue's slots are; written by the guest at boot.
 pub(crate) const BASE: u32 = 0x48;
@@ -70,7 +71,11 @@ pub(crate) const SMM_ENTRY: u32 = 0x3_8000;
 
 /// In a slot, behind the operation's byte: 24 bits of a number that depends on the operation.
 pub(crate) const SLOT_SMALL: u32 = 1;
-/// In a slot: a port, an address, a configuration address.
+/// Of that number, in a slot of a port instruction: the byte that is written, then the port, big-endian.
+pub(crate) const SMALL_BYTE: u32 = 0;
+/// See [`SMALL_BYTE`].
+pub(crate) const SMALL_PORT: u32 = 8;
+/// In a slot: an address, a configuration address, a string's port.
 pub(crate) const SLOT_A: u32 = 4;
 /// In a slot: a value, lower half. What was read is written here.
 pub(crate) const SLOT_B: u32 = 8;
@@ -85,9 +90,9 @@ pub(crate) const MASK_CONFIG: u32 = 3;
 #[repr(u8)]
 pub(crate) enum Operation {
     Nothing = 0,
-    /// A: port. Byte, word, long.
+    /// Port. Byte, word, long.
     In = 1,
-    /// A: port; B: value.
+    /// Port; B: value, unless it is a byte.
     Out = 4,
     /// A: port; B: address; C: count.
     InString = 7,

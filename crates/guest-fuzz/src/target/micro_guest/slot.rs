@@ -1,6 +1,6 @@
 //! From an [`Instruction`] to a slot of the guest's queue.
 
-use super::layout::{MASK_CONFIG, Operation};
+use super::layout::{MASK_CONFIG, Operation, SLOT_SMALL, SMALL_BYTE, SMALL_PORT};
 use crate::instruction::{Instruction, MAX_BLOCK, MAX_DELAY, PortWidth, Width};
 
 /// An instruction as the guest finds it.
@@ -18,10 +18,8 @@ pub(super) const NOTHING: Slot = [0; 16];
 #[inline]
 pub(super) fn slot(instruction: &Instruction, block: impl FnOnce(&[u8]) -> u32) -> Slot {
     match *instruction {
-        Instruction::In { port, width } => plain(Operation::In, rank(width), 0, port.into(), 0),
-        Instruction::Out { port, width, value } => {
-            plain(Operation::Out, rank(width), 0, port.into(), value.into())
-        }
+        Instruction::In { port, width } => access(Operation::In, width, port, 0),
+        Instruction::Out { port, width, value } => access(Operation::Out, width, port, value),
         Instruction::InString { port, width, address, count } => {
             string(Operation::InString, width, port, address, count)
         }
@@ -61,9 +59,15 @@ pub(super) fn slot(instruction: &Instruction, block: impl FnOnce(&[u8]) -> u32) 
 
 #[inline]
 fn plain(operation: Operation, rank: u8, small: u32, a: u32, value: u64) -> Slot {
-    let first = u32::from(operation as u8 + rank) | small << 8;
+    let first = u32::from(operation as u8 + rank) | small << (8 * SLOT_SMALL);
     let word = u128::from(first) | u128::from(a) << 32 | u128::from(value) << 64;
     word.to_le_bytes()
+}
+
+#[inline]
+fn access(operation: Operation, width: PortWidth, port: u16, value: u32) -> Slot {
+    let small = (value & 0xff) << SMALL_BYTE | u32::from(port.swap_bytes()) << SMALL_PORT;
+    plain(operation, rank(width), small, 0, value.into())
 }
 
 fn string(operation: Operation, width: PortWidth, port: u16, address: u64, count: u32) -> Slot {
@@ -106,7 +110,7 @@ mod tests {
     fn what_a_slot_holds() {
         let slot = |instruction| slot(&instruction, |_| 0xaa55);
         let out = slot(Instruction::Out { port: 0x3f8, width: PortWidth::Word, value: 0x1234 });
-        assert_eq!(out, [5, 0, 0, 0, 0xf8, 3, 0, 0, 0x34, 0x12, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(out, [5, 0x34, 3, 0xf8, 0, 0, 0, 0, 0x34, 0x12, 0, 0, 0, 0, 0, 0]);
         let block = slot(Instruction::WriteBlock { address: 0x1000, bytes: [1, 2, 3].into() });
         assert_eq!(block, [21, 0, 0, 0, 0, 0x10, 0, 0, 0x55, 0xaa, 0, 0, 3, 0, 0, 0]);
         let far = Instruction::Read { address: 1 << 32, width: Width::Byte };
