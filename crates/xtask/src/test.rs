@@ -5,7 +5,7 @@ use crate::run::Run;
 use crate::{deps, iotests, readme};
 
 /// All features but the fuzz targets' `libfuzzer`, which wants a C++ compiler that no test needs.
-const FEATURES: &str = "vdisk-format/serde,vdisk-format/generate,tool-support/image";
+const FEATURES: &str = "vdisk-format/serde,vdisk-format/generate,vdisk-format/decompress,tool-support/image";
 
 /// Installs what is missing, then runs the workspace's tests, the README and QEMU's iotests.
 ///
