@@ -9,6 +9,8 @@ mod documents;
 #[cfg(test)]
 mod ends;
 #[cfg(test)]
+mod inside;
+#[cfg(test)]
 mod ports;
 #[cfg(test)]
 mod replay;
