@@ -88,7 +88,7 @@ fn inside(place: &Place, script: &str, devices: &[&str]) -> Printed {
 }
 
 /// The archive of a folder, in the form that Linux unpacks.
-fn packed(root: &Path) -> Vec<u8> {
+pub(crate) fn packed(root: &Path) -> Vec<u8> {
     let mut shell = installed("sh");
     let script = "find . | \"$0\" cpio -o -H newc";
     let run = run_within(

@@ -11,6 +11,8 @@ mod ends;
 #[cfg(test)]
 mod inside;
 #[cfg(test)]
+mod login;
+#[cfg(test)]
 mod ports;
 #[cfg(test)]
 mod replay;
