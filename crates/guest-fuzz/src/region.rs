@@ -1,6 +1,12 @@
 //! [`RegionMap`]: where a machine can be reached, and which of that is to be left alone.
 
+mod limits;
+
 use crate::instruction::{Instruction, PciAddress};
+
+#[cfg(feature = "serde")]
+pub(crate) use limits::Fault;
+pub use limits::{MAX_NESTED, MAX_REGIONS};
 
 /// Ports or memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

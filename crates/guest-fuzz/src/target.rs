@@ -22,6 +22,9 @@ use crate::error::Result;
 use crate::instruction::Instruction;
 use crate::verdict::Condition;
 
+/// How many values, and how many reset points, a target keeps that nobody fetched. Those after them are lost.
+pub const MAX_KEPT: usize = 1 << 20;
+
 /// What a target is, for journals and reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
@@ -103,13 +106,14 @@ pub trait Target: Send {
     /// Where that failed: the next way is to [`start`](Target::start) anew.
     fn recover(&mut self, how: Recovery, patience: Duration) -> Result<()>;
 
-    /// Where the machine was reset, and not yet fetched, in order: how many instructions were begun before that.
+    /// Where the machine was reset, and not yet fetched, in order: how many instructions were begun before that. The first
+    /// [`MAX_KEPT`] are kept.
     fn reset_points(&mut self) -> Vec<u64>;
 
     /// From now on, keeps what is read for [`values`](Target::values), or does not. It does not, at first.
     fn keep_values(&mut self, keep: bool);
 
-    /// What was read and not yet fetched, in order.
+    /// What was read and not yet fetched, in order: the first [`MAX_KEPT`].
     fn values(&mut self) -> Vec<Value>;
 
     /// What is executed, unseen and uncounted, after each start and reset, before anything else: see

@@ -20,7 +20,7 @@ pub use self::answer::{Answer, Answers};
 use self::link::{Barrier, Clock, Link};
 use super::micro_guest::firmware_file;
 use super::qemu::{Qemu, QemuCommand};
-use super::{Identity, Progress, Recovery, Target, Value};
+use super::{Identity, MAX_KEPT, Progress, Recovery, Target, Value};
 use crate::error::{Error, Result};
 use crate::instruction::Instruction;
 use crate::verdict::{Condition, Death, Halt};
@@ -57,8 +57,6 @@ pub struct Qtest {
 
 /// How often QEMU is asked for events, while there is work.
 const LOOK: Duration = Duration::from_millis(1);
-/// How many reset points are kept that nobody fetched.
-const MAX_RESET_POINTS: usize = 1 << 20;
 /// How long the end of a process is waited for whose connection has ended.
 const END: Duration = Duration::from_millis(500);
 
@@ -167,7 +165,7 @@ impl Qtest {
                     self.resets += 1;
                     self.halt = None;
                     let point = if self.is_resetting { link.started } else { link.done };
-                    if self.reset_points.len() < MAX_RESET_POINTS {
+                    if self.reset_points.len() < MAX_KEPT {
                         self.reset_points.push(point);
                     }
                     link.queue_prologue(&self.prologue);

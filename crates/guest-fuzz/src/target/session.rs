@@ -29,7 +29,7 @@ use self::ring::Ring;
 use self::shell::Shell;
 use self::slot::{Abilities, Kind, Slot, slots_of};
 pub use self::ssh::Ssh;
-use super::{Identity, Progress, Recovery, Target, Value};
+use super::{Identity, MAX_KEPT, Progress, Recovery, Target, Value};
 use crate::error::{Error, Result};
 use crate::instruction::Instruction;
 use crate::verdict::{Condition, Death};
@@ -167,7 +167,7 @@ impl Session {
         for value in executor.fetch(&mut connection.wire).unwrap_or_default() {
             let Some(slot) = self.pending.pop_front() else { return };
             self.handed = self.handed.saturating_sub(1);
-            if slot.kind.reads() && self.keep_values {
+            if slot.kind.reads() && self.keep_values && self.values.len() < MAX_KEPT {
                 self.values.push(Value { index: self.done, value: u64::from(value) });
             }
             self.done += u64::from(slot.last);
@@ -206,7 +206,9 @@ impl Session {
         // A firmware that finds itself run already resets the machine once more, on its way up.
         if self.boot.is_none() {
             self.resets += 1;
-            self.reset_points.push(self.done + self.begun());
+            if self.reset_points.len() < MAX_KEPT {
+                self.reset_points.push(self.done + self.begun());
+            }
         }
         self.end_executor();
         if let Some(connection) = &mut self.connection {
