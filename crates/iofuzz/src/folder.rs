@@ -11,6 +11,7 @@ use guest_fuzz::report::{Finding, Report};
 use tool_support::{Failure, Outcome};
 
 use crate::failure::{could_not_run, of_file};
+use crate::screen::named;
 
 /// The folder's name where none is asked for; the next ones have `-2`, `-3`, ... behind it.
 const NAME: &str = "iofuzz-out";
@@ -96,7 +97,7 @@ fn of_shrunk(journal: &Journal, instructions: &[Instruction]) -> Journal {
 pub(crate) fn listing(journal: &Journal, instructions: &[Instruction]) -> String {
     let one_line =
         |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
-    let mut text = format!("# {}: {}\n", journal.verdict, one_line(&journal.signature));
+    let mut text = format!("# {}\n", one_line(&named(&journal.verdict, &journal.signature)));
     if !journal.target.version.is_empty() {
         text.push_str(&format!("# QEMU {}\n", one_line(&journal.target.version)));
     }

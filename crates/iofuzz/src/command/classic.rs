@@ -27,7 +27,7 @@ use crate::document::{Classic, SCHEMA};
 use crate::failure::{could_not_run, of_library, of_option};
 use crate::folder::Folder;
 use crate::interrupt::Interrupt;
-use crate::machine::{self, Machine};
+use crate::machine::{self, Machine, Places, nothing_left};
 use crate::screen::{PERIOD, Screen};
 use crate::verdicts::Seen;
 
@@ -40,14 +40,16 @@ const SHRINK: Duration = Duration::from_secs(10);
 
 pub(super) fn run(args: &ClassicArgs) -> Outcome<ExitCode> {
     let interrupt = Interrupt::listen()?;
+    let places = Places::of(&args.places, "none")?;
     let machine = Machine::of(&args.machine)?.confirmed()?;
     let (mut map, _) = machine.explored()?;
-    machine::select(&mut map, &args.places, "none")?;
+    places.select(&mut map)?;
     skip_devices(&mut map, args.skip_devices.as_deref().unwrap_or(""))?;
+    map.check().map_err(of_library)?;
     let generator: Generator = format!("classic:{}", args.fuzz_count).parse().map_err(of_library)?;
     let mut classic = Workload { machine, map, generator, seed: args.seed.unwrap_or_else(random_seed) };
     if classic.generator.prepare(&classic.map).length() == 0 {
-        return Err(could_not_run("there are no ports to fuzz"));
+        return Err(could_not_run(nothing_left(&classic.map)));
     }
     let folder = Folder::new(args.output.out.as_deref())?;
     classic.machine = classic.machine.with_notes_in(folder.path());
