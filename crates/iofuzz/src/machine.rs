@@ -32,6 +32,7 @@ use crate::args::{MachineArgs, PlaceArgs, Transport};
 use crate::failure::{could_not_run, of_library, of_option};
 use crate::folder::quoted;
 use crate::qemu_arguments;
+use crate::screen::counted;
 
 /// How long a machine that does nothing yet may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -136,6 +137,20 @@ impl Machine {
                 Some(Self { kind: Kind::Micro(command.clone()), patience: self.patience })
             }
             _ => None,
+        }
+    }
+
+    /// Says it where `instructions` want time to go on, and it does not.
+    pub(crate) fn say_what_has_no_effect(&self, instructions: &[Instruction]) {
+        let steps =
+            instructions.iter().filter(|one| matches!(one, Instruction::ClockStep { .. })).count() as u64;
+        let Kind::Qtest(command) = &self.kind else { return };
+        if steps > 0 && !Qtest::new(command.clone(), QtestOptions::default()).has_clock() {
+            note(&format!(
+                "{} without effect: QEMU's clock stands, as it goes on command with -accel qtest alone, which not every \
+                 QEMU has; with --transport micro it runs by itself",
+                counted(steps, "clock_step")
+            ));
         }
     }
 

@@ -249,7 +249,8 @@ impl<'t> Words<'t> {
         let address = self.address()?;
         let length = self.count("a length", MAX_BLOCK)?;
         let digits = 2 * length;
-        let expected = || format!("0x and {digits} hexadecimal digits, for {length} bytes");
+        let bytes = if length == 1 { "byte" } else { "bytes" };
+        let expected = || format!("0x and {digits} hexadecimal digits, for {length} {bytes}");
         let word = match self.0.next() {
             Some(word) => word,
             None => return Err(TextError { expected: expected(), found: NOTHING.into() }),

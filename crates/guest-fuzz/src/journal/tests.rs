@@ -132,7 +132,7 @@ fn text_that_is_no_instruction_is_named() {
     assert_eq!(
         changed(&listed(), "write 0x0 1 0xff", "write 0x0 1"),
         "j.json, line 20: expected a journal, found instructions[1]: expected 0x and 2 hexadecimal digits, \
-         for 1 bytes, found the end of the line, at column 19"
+         for 1 byte, found the end of the line, at column 19"
     );
     let error = changed(&full(), "\"pci_writel 00", "\"pci_write 00");
     assert!(error.contains("as prologue[0], found \"pci_write\""), "{error}");
