@@ -64,6 +64,8 @@ pub struct Session {
     handed: usize,
     done: u64,
     resets: u64,
+    /// Whether the reset that comes next was asked for by the instruction that comes next.
+    is_resetting: bool,
     reset_points: Vec<u64>,
     without_effect: u64,
     keep_values: bool,
@@ -90,6 +92,7 @@ impl Session {
             handed: 0,
             done: 0,
             resets: 0,
+            is_resetting: false,
             reset_points: Vec::new(),
             without_effect: 0,
             keep_values: false,
@@ -203,6 +206,10 @@ impl Session {
     /// The machine was reset: the guest boots, and somebody must log in again.
     fn guest_was_reset(&mut self) {
         self.take();
+        if std::mem::take(&mut self.is_resetting) {
+            self.pending.pop_front();
+            self.done += 1;
+        }
         // A firmware that finds itself run already resets the machine once more, on its way up.
         if self.boot.is_none() {
             self.resets += 1;
@@ -226,11 +233,11 @@ impl Session {
         }
     }
 
+    /// Asks for the reset that an instruction wants, once, and does not wait: it is done when the machine says so.
     fn reset_by_instruction(&mut self) {
         let Some(machine) = &mut self.machine else { return };
-        if machine.reset(SOON).is_ok() {
-            self.pending.pop_front();
-            self.done += 1;
+        if !self.is_resetting {
+            self.is_resetting = machine.request_reset().is_ok();
         }
     }
 
@@ -339,7 +346,8 @@ impl Target for Session {
 
     fn progress(&mut self) -> Progress {
         self.advance();
-        Progress { started: self.done + self.begun(), done: self.done, resets: self.resets }
+        let started = self.done + self.begun() + u64::from(self.is_resetting);
+        Progress { started, done: self.done, resets: self.resets }
     }
 
     fn wait(&mut self, patience: Duration) -> Progress {
