@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use crate::pattern::shortened;
+use crate::quoted::quoted;
 use crate::region::{Region, RegionMap, Space};
 use crate::skip::SkipList;
 
@@ -17,6 +17,7 @@ pub mod proc_ioports;
 
 /// What a text lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Listing {
     /// The regions, in the order of the text.
     pub regions: Vec<Region>,
@@ -26,16 +27,17 @@ pub struct Listing {
 
 impl Listing {
     fn note(&mut self, line: usize, text: &str, why: &'static str) {
-        self.notes.push(Note { line, text: shortened(text), why });
+        self.notes.push(Note { line, text: quoted(text), why });
     }
 }
 
 /// A line that was left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Note {
     /// Its number, from 1.
     pub line: usize,
-    /// The line, shortened.
+    /// The line, in quotation marks, escaped and shortened.
     pub text: String,
     /// Why it was left out.
     pub why: &'static str,

@@ -33,6 +33,7 @@ pub const MAX_RESETS: usize = MAX_KEPT;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Journal {
     /// [`SCHEMA`].
     pub schema: u32,

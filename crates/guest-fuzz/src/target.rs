@@ -28,6 +28,7 @@ pub const MAX_KEPT: usize = 1 << 20;
 /// What a target is, for journals and reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[non_exhaustive]
 pub struct Identity {
     /// Its kind: `micro`, `qtest`, `session`, `dev-port`, `sim`.
     pub transport: String,
@@ -37,6 +38,14 @@ pub struct Identity {
     pub arguments: Vec<String>,
     /// The version that the VMM gives of itself.
     pub version: String,
+}
+
+impl Identity {
+    /// A target of that kind, of which nothing else is known yet.
+    #[must_use]
+    pub fn new(transport: impl Into<String>) -> Self {
+        Self { transport: transport.into(), ..Self::default() }
+    }
 }
 
 /// How far a target has come since it was started. An instruction that is started and not done is in flight.
@@ -52,6 +61,7 @@ pub struct Progress {
 
 /// What brings a machine back that does not answer, in the order in which it is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Recovery {
     /// A new login, into the guest as it is.
     Login,

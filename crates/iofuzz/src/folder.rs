@@ -83,14 +83,13 @@ impl Folder {
 
 /// The journal of a program that was made short: it knows its machine, as a list does not.
 fn of_shrunk(journal: &Journal, instructions: &[Instruction]) -> Journal {
-    Journal {
-        target: journal.target.clone(),
-        regions: journal.regions.clone(),
-        verdict: journal.verdict.clone(),
-        signal: journal.signal,
-        signature: journal.signature.clone(),
-        ..Journal::new(Operations::Instructions(instructions.to_vec()))
-    }
+    let mut short = Journal::new(Operations::Instructions(instructions.to_vec()));
+    short.target.clone_from(&journal.target);
+    short.regions.clone_from(&journal.regions);
+    short.verdict.clone_from(&journal.verdict);
+    short.signal = journal.signal;
+    short.signature.clone_from(&journal.signature);
+    short
 }
 
 /// A list of operations, and on top of it what is needed to use it.

@@ -20,6 +20,7 @@ const WHAT: &str = "info mtree -f";
 
 /// What QEMU lists, in its order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MemoryTree {
     /// Ports that a device answers.
     pub ports: Vec<Region>,

@@ -27,6 +27,7 @@ use super::{
     Instruction, MAX_BLOCK, MAX_BURST, MAX_CLOCK_STEP, MAX_DELAY, MAX_FILL, MAX_STRING, PciAddress,
     PortWidth, Width,
 };
+use crate::quoted::quoted;
 
 /// What `clock_step` without a number is, in nanoseconds. In qtest it goes to the next timer, which only QEMU knows;
 /// the reports that have it mostly step USB controllers, whose timers come each millisecond.
@@ -164,14 +165,6 @@ impl TextError {
     fn new(expected: impl Into<String>, found: &str) -> Self {
         Self { expected: expected.into(), found: quoted(found) }
     }
-}
-
-/// `text` in quotation marks, escaped, and cut after 40 characters.
-pub(crate) fn quoted(text: &str) -> String {
-    let mut rest = text.chars();
-    let shown: String = rest.by_ref().take(40).flat_map(char::escape_debug).collect();
-    let more = if rest.next().is_some() { "…" } else { "" };
-    format!("\"{shown}\"{more}")
 }
 
 /// The words of a line that are still to be read.

@@ -16,6 +16,7 @@ const MAX_EVENTS: usize = 4096;
 
 /// Something that QEMU says unasked.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Event {
     /// `RESET`, `SHUTDOWN`, `SUSPEND`, `GUEST_PANICKED`, `STOP` and others.
     pub name: String,

@@ -73,13 +73,9 @@ pub(super) fn run(args: &ShrinkArgs) -> Outcome<ExitCode> {
         };
         return Err(could_not_run(format!("{name}: {why}")));
     };
-    let journal = Journal {
-        target: identity.clone(),
-        verdict: verdict.clone(),
-        signature: signature.clone(),
-        regions: loaded.map.clone(),
-        ..Journal::new(Operations::Instructions(Vec::new()))
-    };
+    let mut journal = Journal::new(Operations::Instructions(Vec::new()));
+    (journal.target, journal.regions) = (identity.clone(), loaded.map.clone());
+    (journal.verdict, journal.signature) = (verdict.clone(), signature.clone());
     let listing = listing(&journal, &shrunk.instructions);
     if let Some(out) = &args.output {
         fs::write(out, &listing).map_err(of_file(out))?;

@@ -150,12 +150,6 @@ fn errors_say_what_is_expected_and_what_is_there() {
 }
 
 #[test]
-fn what_is_found_is_shortened_and_escaped() {
-    assert_eq!(quoted(&"x".repeat(41)), format!("\"{}\"…", "x".repeat(40)));
-    assert_eq!(quoted("\u{1b}[2J\"ü"), "\"\\u{1b}[2J\\\"ü\"");
-}
-
-#[test]
 fn a_value_that_does_not_fit_is_written_as_what_moves() {
     let out = Instruction::Out { port: 0, width: PORT, value: 0x1ff };
     let write = Instruction::Write { address: 0, width: Width::Word, value: u64::MAX };
