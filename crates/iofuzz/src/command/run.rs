@@ -230,7 +230,10 @@ pub(super) fn told(finding: &Finding, confirmed: bool) -> String {
     if let Some(in_flight) = &finding.operation_in_flight {
         text.push_str(&format!("\n  in flight: {}, operation {}", in_flight.text, in_flight.index));
     }
-    text.push_str(&format!("\n  shown by {} of {}", finding.hits, counted(finding.runs, "replay")));
+    text.push_str(&match finding.runs {
+        0 => "\n  not replayed".to_owned(),
+        runs => format!("\n  shown by {} of {}", finding.hits, counted(runs, "replay")),
+    });
     if let Some(shrunk) = finding.shrunk_operations.filter(|&shrunk| shrunk < finding.operations) {
         text.push_str(&format!(", shrunk from {} to {shrunk}", counted(finding.operations, "operation")));
     }
