@@ -289,9 +289,7 @@ impl Places {
 pub(crate) fn nothing_left(map: &RegionMap) -> &'static str {
     match map.skipped.is_empty() {
         true => "there is nothing to fuzz: the machine has no such ports and no memory of devices",
-        false => {
-            "there is nothing left to fuzz: all of it is left alone (--skip); `iofuzz ports` lists what there is"
-        }
+        false => "there is nothing left to fuzz: all of it is left alone; `iofuzz ports` lists what there is",
     }
 }
 

@@ -24,7 +24,7 @@ const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/tmp
 cd /tmp
-iofuzz() { /iofuzz "$@" --transport dev-port --fuzz-this-machine; }
+iofuzz() { /iofuzz "$@" --transport dev-port --fuzz-this-machine --hang 60s; }
 # The byte at a port, in decimal, as the kernel has it.
 port() { dd if=/dev/port bs=1 skip=$(($1)) count=1 2>/dev/null | od -An -tu1 | tr -d ' '; }
 # What a command prints, and its status, between lines that name it.
@@ -81,7 +81,7 @@ fn inside(place: &Place, script: &str, devices: &[&str]) -> Printed {
     machine.args(["-M", "pc", "-accel", "tcg", "-m", "512", "-nodefaults", "-display", "none", "-no-reboot"]);
     machine.args(["-kernel", &file("vmlinuz"), "-append", line]).arg("-initrd").arg(&initramfs);
     machine.args(["-serial", &format!("file:{}", console.display()), "-serial", "null"]).args(devices);
-    let run = run_within(&mut machine, b"", Duration::from_secs(120));
+    let run = run_within(&mut machine, b"", Duration::from_secs(300));
     let printed = String::from_utf8_lossy(&fs::read(console).unwrap_or_default()).replace('\r', "");
     assert_eq!(run.status.code(), Some(0), "{run}\n--- console\n{printed}");
     Printed(printed)
