@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use crate::pattern::shortened;
+use crate::quoted::quoted;
 use crate::region::{Region, RegionMap, Space};
 use crate::skip::SkipList;
 
@@ -17,6 +17,7 @@ pub mod proc_ioports;
 
 /// What a text lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Listing {
     /// The regions, in the order of the text.
     pub regions: Vec<Region>,
@@ -26,26 +27,34 @@ pub struct Listing {
 
 impl Listing {
     fn note(&mut self, line: usize, text: &str, why: &'static str) {
-        self.notes.push(Note { line, text: shortened(text), why });
+        self.notes.push(Note { line, text: quoted(text), why });
     }
 }
 
 /// A line that was left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Note {
     /// Its number, from 1.
     pub line: usize,
-    /// The line, shortened.
+    /// The line, in quotation marks, escaped and shortened.
     pub text: String,
     /// Why it was left out.
     pub why: &'static str,
 }
 
 /// One map of what QEMU says and of the PCI functions, without what `skip` names: ports first, then memory, each by its
-/// address.
+/// address. A base address register, or a part of one, that leads to storage is no region: nothing sees what is written
+/// to a frame buffer.
 #[must_use]
 pub fn region_map(tree: mtree::MemoryTree, scan: &pci::Scan, skip: &SkipList) -> RegionMap {
-    let bars = scan.functions.iter().flat_map(|function| function.bars.iter().cloned());
+    let storage = &tree.storage;
+    let bars = scan.functions.iter().flat_map(|function| &function.bars);
+    let bars = bars.flat_map(|bar| {
+        storage.iter().fold(vec![bar.clone()], |parts, kept| {
+            parts.into_iter().flat_map(|part| outside(part, kept)).collect()
+        })
+    });
     let mut regions: Vec<Region> = tree.ports.into_iter().chain(tree.memory).chain(bars).collect();
     // A machine whose base address registers are in use lists them in its memory tree, too: the tree's names stay.
     regions.sort_by_key(|region| (region.space, region.first, Reverse(region.last)));
@@ -56,6 +65,15 @@ pub fn region_map(tree: mtree::MemoryTree, scan: &pci::Scan, skip: &SkipList) ->
     map.ram = tree.ram;
     skip.apply(&mut map);
     map
+}
+
+/// What of `region` is not in `other`.
+fn outside(region: Region, other: &Region) -> Vec<Region> {
+    if region.meets(other.space, other.first, other.last) {
+        region.without(other.first, other.last).collect()
+    } else {
+        vec![region]
+    }
 }
 
 /// The narrowest cover of `regions`: they may overlap, and in the answer each port or byte belongs to one of them, the
@@ -157,6 +175,34 @@ mod tests {
         let leaves = leaves(&[whole, end.clone()]);
         assert_eq!(leaves[1], end);
         assert_eq!((leaves[0].first, leaves[0].last), (0, u64::MAX - 1));
+    }
+
+    #[test]
+    fn a_frame_buffer_is_no_region() {
+        let memory = |first, last, name: &str| Region::new(Space::Memory, first, last, name).unwrap();
+        let tree = mtree::MemoryTree {
+            memory: vec![memory(0xe100_0000, 0xe100_0fff, "vga.mmio")],
+            storage: vec![memory(0, 0x9_ffff, "pc.ram"), memory(0xe000_0000, 0xe0ff_ffff, "vga.vram")],
+            ..mtree::MemoryTree::default()
+        };
+        let bars = vec![
+            memory(0xe000_0000, 0xe0ff_ffff, "bar 0"),
+            memory(0xe100_0000, 0xe100_0fff, "bar 2"),
+            memory(0xe0ff_f000, 0xe100_1fff, "half of it"),
+            Region::new(Space::Port, 0xc000, 0xc00f, "ports").unwrap(),
+        ];
+        let function = crate::region::PciFunction { address: 0x10, vendor: 1, device: 2, class: 3, bars };
+        let scan = pci::Scan { functions: vec![function.clone()], ..pci::Scan::default() };
+        let map = region_map(tree, &scan, &SkipList::default());
+        let here: Vec<_> =
+            map.regions.iter().map(|region| (region.first, region.last, region.name.as_str())).collect();
+        let expected = [
+            (0xc000, 0xc00f, "ports"),
+            (0xe100_0000, 0xe100_1fff, "half of it"),
+            (0xe100_0000, 0xe100_0fff, "vga.mmio"),
+        ];
+        assert_eq!(here, expected);
+        assert_eq!(map.pci, [function], "which still has all of its registers");
     }
 
     #[test]

@@ -233,7 +233,8 @@ pub enum Instruction {
         count: u32,
     },
     /// `clock_step NANOSECONDS`: the virtual clock goes on, at most [`MAX_CLOCK_STEP`]. Where a target has a running
-    /// clock, it is waited for.
+    /// clock, it is waited for; where the clock stands, as that of a machine that qtest drives without `-accel qtest`,
+    /// nothing happens.
     ClockStep {
         /// How far.
         nanoseconds: u64,

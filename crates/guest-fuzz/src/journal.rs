@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::instruction::Instruction;
 use crate::region::RegionMap;
-use crate::target::Identity;
+use crate::target::{Identity, MAX_KEPT};
 
 pub use load::{Replayable, is_journal};
 
@@ -16,6 +16,8 @@ pub use load::{Replayable, is_journal};
 pub const SCHEMA: u32 = 1;
 /// The largest journal that is read, in bytes.
 pub const MAX_JOURNAL: usize = 64 << 20;
+/// How many resets a journal has at most. Those after them are not written, and more are not read.
+pub const MAX_RESETS: usize = MAX_KEPT;
 
 /// What is needed to do a run again, and what came of it.
 ///
@@ -31,6 +33,7 @@ pub const MAX_JOURNAL: usize = 64 << 20;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Journal {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -42,7 +45,8 @@ pub struct Journal {
     pub regions: RegionMap,
     /// What was executed since the machine was started.
     pub operations: Operations,
-    /// The operations after which the machine was reset, by index and in order. One may stand there more than once.
+    /// The operations after which the machine was reset, by index and in order: the first [`MAX_RESETS`]. One may stand
+    /// there more than once.
     pub resets: Vec<u64>,
     /// What was begun and not ended.
     pub in_flight: Option<InFlight>,
@@ -134,7 +138,7 @@ impl Journal {
     pub fn set_reset_points(&mut self, points: &[u64]) {
         let operations = self.operations.count();
         let indices = points.iter().map(|point| point.saturating_sub(1));
-        self.resets = indices.take_while(|&index| index < operations).collect();
+        self.resets = indices.take_while(|&index| index < operations).take(MAX_RESETS).collect();
     }
 
     /// The JSON that [`load`](Self::load) reads, with a line's end behind it.

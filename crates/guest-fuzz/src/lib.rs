@@ -64,6 +64,7 @@ mod pattern;
 #[cfg(all(feature = "qemu", target_os = "linux", target_arch = "x86_64"))]
 mod port_io;
 pub mod program;
+mod quoted;
 pub mod random;
 pub mod refine;
 pub mod region;

@@ -1,6 +1,7 @@
 //! [`Pattern`]: a name, or a glob. [`port_range`]: ports as a person writes them.
 
 use crate::error::{Error, Result};
+use crate::quoted::quoted;
 use crate::region::Space;
 
 /// A name as it is, or with `*` for any characters and `?` for one. All of a name has to match, case included.
@@ -75,7 +76,7 @@ pub(crate) fn port_range(what: &str, text: &str) -> Result<Option<(u64, u64)>> {
             what: what.to_owned(),
             line: 1,
             expected: "ports such as 0x60 or 0x60-0x6f, up to 0xffff".to_owned(),
-            found: shortened(text),
+            found: quoted(text),
         }),
     }
 }
@@ -86,17 +87,6 @@ pub(crate) fn range_text(space: Space, first: u64, last: u64) -> String {
     match first == last {
         true => format!("{first:#0width$x}"),
         false => format!("{first:#0width$x}-{last:#0width$x}"),
-    }
-}
-
-/// The beginning of `text`, for a message.
-pub(crate) fn shortened(text: &str) -> String {
-    const MOST: usize = 80;
-    let clean =
-        |text: &str| text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect::<String>();
-    match text.char_indices().nth(MOST) {
-        Some((end, _)) => clean(text.get(..end).unwrap_or_default()) + "…",
-        None => clean(text),
     }
 }
 
@@ -153,11 +143,5 @@ mod tests {
         for bad in ["0060-006f", "0x6f-0x60", "0x10000", "0x1-0x2-0x3", "0xfff0-0x10000"] {
             assert!(ports(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn messages_are_short_and_clean() {
-        assert_eq!(shortened("a\u{1b}[0m"), "a\u{fffd}[0m");
-        assert_eq!(shortened(&"é".repeat(1000)).chars().count(), 81);
     }
 }

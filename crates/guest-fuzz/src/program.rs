@@ -4,8 +4,9 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 use crate::instruction::binary::{Reader, binary, number};
-use crate::instruction::text::{TextError, quoted};
+use crate::instruction::text::TextError;
 use crate::instruction::{Instruction, MAX_BLOCK};
+use crate::quoted::quoted;
 
 /// What the binary form begins with; its last character is the version.
 pub const MAGIC: [u8; 4] = *b"GFP1";

@@ -1,6 +1,12 @@
 //! [`RegionMap`]: where a machine can be reached, and which of that is to be left alone.
 
+mod limits;
+
 use crate::instruction::{Instruction, PciAddress};
+
+#[cfg(feature = "serde")]
+pub(crate) use limits::Fault;
+pub use limits::{MAX_NESTED, MAX_REGIONS};
 
 /// Ports or memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +70,7 @@ impl Region {
 /// A region that is left alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[non_exhaustive]
 pub struct Skipped {
     /// What is left alone.
     pub region: Region,
@@ -74,6 +81,7 @@ pub struct Skipped {
 /// A PCI function that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[non_exhaustive]
 pub struct PciFunction {
     /// Where, as `bus << 8 | device << 3 | function`.
     pub address: u16,
@@ -87,7 +95,21 @@ pub struct PciFunction {
     pub bars: Vec<Region>,
 }
 
+impl Skipped {
+    /// `region`, and why it is left alone.
+    #[must_use]
+    pub fn new(region: Region, reason: impl Into<String>) -> Self {
+        Self { region, reason: reason.into() }
+    }
+}
+
 impl PciFunction {
+    /// The function at `address`, without a class and without base address registers.
+    #[must_use]
+    pub fn new(address: PciAddress, vendor: u16, device: u16) -> Self {
+        Self { address: address.0, vendor, device, class: 0, bars: Vec::new() }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn pci_address(&self) -> PciAddress {

@@ -1,14 +1,17 @@
 //! [`Report`]: what a campaign came to, as it is written to `report.json`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::journal::Journal;
 use crate::region::Skipped;
 use crate::target::Identity;
 
 /// What a campaign came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Report {
     /// The version of this document: 1.
     pub schema: u32,
@@ -40,8 +43,39 @@ pub struct Report {
     pub unconfirmed: Vec<Finding>,
 }
 
+impl Report {
+    /// The report of one machine of which nothing is known yet but what it is, and how it is fuzzed.
+    #[must_use]
+    pub fn new(target: Identity, generator: impl Into<String>, seed: u64) -> Self {
+        Self {
+            schema: 1,
+            target,
+            generator: generator.into(),
+            seed,
+            shard: "0/1".to_owned(),
+            operations: 0,
+            seconds: 0.0,
+            operations_per_second: 0.0,
+            resets: 0,
+            machines: 1,
+            incidents: BTreeMap::new(),
+            skipped: Vec::new(),
+            findings: Vec::new(),
+            unconfirmed: Vec::new(),
+        }
+    }
+
+    /// Says how much was done, and how long that took.
+    pub fn set_operations(&mut self, operations: u64, time: Duration) {
+        self.operations = operations;
+        self.seconds = time.as_secs_f64();
+        self.operations_per_second = operations as f64 / self.seconds.max(1e-9);
+    }
+}
+
 /// Something that was found. Findings with the same signature are one.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Finding {
     /// The verdict's [name](crate::verdict::Verdict::name).
     pub verdict: String,
@@ -77,6 +111,26 @@ pub struct InFlight {
 }
 
 impl Finding {
+    /// What `journal` says was found, which happened once and was neither replayed nor shrunk.
+    #[must_use]
+    pub fn of_journal(journal: &Journal, stderr: impl Into<String>) -> Self {
+        let in_flight = journal.in_flight.as_ref();
+        Self {
+            verdict: journal.verdict.clone(),
+            signal: journal.signal,
+            signature: journal.signature.clone(),
+            operation_in_flight: in_flight
+                .map(|in_flight| InFlight { index: in_flight.index, text: in_flight.text.clone() }),
+            operations: journal.operations.count(),
+            shrunk_operations: None,
+            runs: 0,
+            hits: 0,
+            times: 1,
+            journal: String::new(),
+            stderr: stderr.into(),
+        }
+    }
+
     /// Whether it happened in each replay.
     #[must_use]
     pub fn is_deterministic(&self) -> bool {

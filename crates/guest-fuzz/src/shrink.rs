@@ -25,6 +25,7 @@ pub struct Shrink<'a> {
 
 /// A program that was made shorter.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Shrunk {
     /// The shortest program that was found. It shows it on a fresh machine.
     pub instructions: Vec<Instruction>,

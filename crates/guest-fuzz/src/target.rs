@@ -24,9 +24,13 @@ use crate::error::Result;
 use crate::instruction::Instruction;
 use crate::verdict::Condition;
 
+/// How many values, and how many reset points, a target keeps that nobody fetched. Those after them are lost.
+pub const MAX_KEPT: usize = 1 << 20;
+
 /// What a target is, for journals and reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[non_exhaustive]
 pub struct Identity {
     /// Its kind: `micro`, `qtest`, `session`, `dev-port`, `sim`.
     pub transport: String,
@@ -36,6 +40,14 @@ pub struct Identity {
     pub arguments: Vec<String>,
     /// The version that the VMM gives of itself.
     pub version: String,
+}
+
+impl Identity {
+    /// A target of that kind, of which nothing else is known yet.
+    #[must_use]
+    pub fn new(transport: impl Into<String>) -> Self {
+        Self { transport: transport.into(), ..Self::default() }
+    }
 }
 
 /// How far a target has come since it was started. An instruction that is started and not done is in flight.
@@ -51,6 +63,7 @@ pub struct Progress {
 
 /// What brings a machine back that does not answer, in the order in which it is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Recovery {
     /// A new login, into the guest as it is.
     Login,
@@ -130,13 +143,14 @@ pub trait Target: Send {
     /// Where that failed: the next way is to [`start`](Target::start) anew.
     fn recover(&mut self, how: Recovery, patience: Duration) -> Result<()>;
 
-    /// Where the machine was reset, and not yet fetched, in order: how many instructions were begun before that.
+    /// Where the machine was reset, and not yet fetched, in order: how many instructions were begun before that. The first
+    /// [`MAX_KEPT`] are kept.
     fn reset_points(&mut self) -> Vec<u64>;
 
     /// From now on, keeps what is read for [`values`](Target::values), or does not. It does not, at first.
     fn keep_values(&mut self, keep: bool);
 
-    /// What was read and not yet fetched, in order.
+    /// What was read and not yet fetched, in order: the first [`MAX_KEPT`].
     fn values(&mut self) -> Vec<Value>;
 
     /// What is executed, unseen and uncounted, after each start and reset, before anything else: see

@@ -246,7 +246,13 @@ fn qemu_maps_what_the_scan_programs() {
             .filter(|bar| !mapped.iter().any(|region| region.meets(bar.space, bar.first, bar.last)));
         let unmapped: Vec<_> = unmapped.map(|bar| &bar.name).collect();
         assert!(unmapped.iter().all(|name| name.contains("[1234:1111] bar 0")), "{machine}: {unmapped:?}");
-        let map = region_map(tree, &scan, &SkipList::parse("power").unwrap());
+        let buffer = bars.iter().find(|bar| bar.name.contains("[1234:1111] bar 0")).unwrap();
+        assert!(tree.storage.iter().any(|region| region.meets(Space::Memory, buffer.first, buffer.last)));
+        let map = region_map(tree.clone(), &scan, &SkipList::parse("power").unwrap());
+        let is_offered =
+            |bar: &Region| map.regions.iter().any(|region| region.meets(bar.space, bar.first, bar.last));
+        assert!(!is_offered(buffer), "{machine}");
+        assert!(bars.iter().all(|bar| bar == buffer || is_offered(bar)), "{machine}");
         assert!(map.skipped_by(Space::Port, 0xcf9, 1).is_some());
         assert_eq!(names(&map.regions, 0xcf9), Vec::<&str>::new());
     }

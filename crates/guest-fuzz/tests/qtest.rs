@@ -233,6 +233,22 @@ fn vmport_is_an_artefact() {
 }
 
 #[test]
+fn a_clock_that_stands_is_not_told_to_go_on() {
+    let mut target = machine(&["-M", "pc", "-nodefaults"], false);
+    assert!(!target.has_clock());
+    let program = [inb(0x80), Instruction::ClockStep { nanoseconds: 1000 }, inb(0x80)];
+    assert_eq!(execute(&mut target, &program).done, 3);
+    assert_eq!(target.condition(PATIENCE), Condition::Responsive);
+    for arguments in [["-accel", "qtest"], ["-M", "pc,accel=qtest"], ["-machine", "accel=qtest,usb=off"]] {
+        let command = QemuCommand::new("qemu-system-x86_64", arguments);
+        assert!(Qtest::new(command, QtestOptions::default()).has_clock(), "{arguments:?}");
+    }
+    // One accelerator is enough: QEMU does not take two.
+    let mut target = machine(&["-M", "pc,accel=tcg", "-nodefaults"], false);
+    assert_eq!(execute(&mut target, &program).done, 3);
+}
+
+#[test]
 fn clocks_that_run_are_waited_for() {
     let mut target = machine(&["-M", "pc", "-nodefaults"], true);
     let begun = Instant::now();

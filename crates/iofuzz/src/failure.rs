@@ -24,9 +24,11 @@ pub(crate) fn of_library(error: Error) -> Failure {
 /// What the library says of an option's value.
 pub(crate) fn of_option(error: Error) -> Failure {
     match error {
-        // A file that an option names, and that is not to be read, is no wrong command line.
-        Error::Io { .. } => of_library(error),
-        error => Failure::usage(error.to_string()),
+        Error::Syntax { ref what, .. } | Error::Unsupported { ref what, .. } if what.starts_with("--") => {
+            Failure::usage(error.to_string())
+        }
+        // What is wrong with a file that an option names is no wrong command line.
+        error => of_library(error),
     }
 }
 

@@ -11,6 +11,7 @@ use guest_fuzz::report::{Finding, Report};
 use tool_support::{Failure, Outcome};
 
 use crate::failure::{could_not_run, of_file};
+use crate::screen::named;
 
 /// The folder's name where none is asked for; the next ones have `-2`, `-3`, ... behind it.
 const NAME: &str = "iofuzz-out";
@@ -82,21 +83,20 @@ impl Folder {
 
 /// The journal of a program that was made short: it knows its machine, as a list does not.
 fn of_shrunk(journal: &Journal, instructions: &[Instruction]) -> Journal {
-    Journal {
-        target: journal.target.clone(),
-        regions: journal.regions.clone(),
-        verdict: journal.verdict.clone(),
-        signal: journal.signal,
-        signature: journal.signature.clone(),
-        ..Journal::new(Operations::Instructions(instructions.to_vec()))
-    }
+    let mut short = Journal::new(Operations::Instructions(instructions.to_vec()));
+    short.target.clone_from(&journal.target);
+    short.regions.clone_from(&journal.regions);
+    short.verdict.clone_from(&journal.verdict);
+    short.signal = journal.signal;
+    short.signature.clone_from(&journal.signature);
+    short
 }
 
 /// A list of operations, and on top of it what is needed to use it.
 pub(crate) fn listing(journal: &Journal, instructions: &[Instruction]) -> String {
     let one_line =
         |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
-    let mut text = format!("# {}: {}\n", journal.verdict, one_line(&journal.signature));
+    let mut text = format!("# {}\n", one_line(&named(&journal.verdict, &journal.signature)));
     if !journal.target.version.is_empty() {
         text.push_str(&format!("# QEMU {}\n", one_line(&journal.target.version)));
     }

@@ -32,6 +32,7 @@ use crate::args::{MachineArgs, PlaceArgs, Transport};
 use crate::failure::{could_not_run, of_library, of_option};
 use crate::folder::quoted;
 use crate::qemu_arguments;
+use crate::screen::counted;
 
 /// How long a machine that does nothing yet may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -139,6 +140,20 @@ impl Machine {
         }
     }
 
+    /// Says it where `instructions` want time to go on, and it does not.
+    pub(crate) fn say_what_has_no_effect(&self, instructions: &[Instruction]) {
+        let steps =
+            instructions.iter().filter(|one| matches!(one, Instruction::ClockStep { .. })).count() as u64;
+        let Kind::Qtest(command) = &self.kind else { return };
+        if steps > 0 && !Qtest::new(command.clone(), QtestOptions::default()).has_clock() {
+            note(&format!(
+                "{} without effect: QEMU's clock stands, as it goes on command with -accel qtest alone, which not every \
+                 QEMU has; with --transport micro it runs by itself",
+                counted(steps, "clock_step")
+            ));
+        }
+    }
+
     /// That the user wants operations to be executed on it, where that is not to be taken for granted.
     pub(crate) fn confirmed(self) -> Outcome<Self> {
         match &self.kind {
@@ -243,15 +258,39 @@ fn tree(qtest: &mut Qtest) -> Result<mtree::MemoryTree> {
     mtree::parse(&qemu.qmp().human("info mtree -f", ANSWER)?)
 }
 
-/// A map with what is wanted in it: `places`, and without `--skip` what `skip` says, unless ports are asked for by name.
-pub(crate) fn select(map: &mut RegionMap, places: &PlaceArgs, skip: &str) -> Outcome {
-    if let Some(ports) = &places.ports {
-        PortSelection::parse(ports).and_then(|ports| ports.apply(map)).map_err(of_option)?;
+/// Where a machine is to be reached: what the options want, and what they leave alone.
+#[derive(Debug)]
+pub(crate) struct Places {
+    ports: Option<PortSelection>,
+    skip: SkipList,
+}
+
+impl Places {
+    /// What `places` say; without `--skip` what `skip` says, unless ports are asked for by name. No machine is needed for
+    /// that: what is wrong with the options is known before one is started.
+    pub(crate) fn of(places: &PlaceArgs, skip: &str) -> Outcome<Self> {
+        let ports = places.ports.as_deref().map(PortSelection::parse).transpose().map_err(of_option)?;
+        let default = if ports.is_some() { "none" } else { skip };
+        let skip = SkipList::parse(places.skip.as_deref().unwrap_or(default)).map_err(of_option)?;
+        Ok(Self { ports, skip })
     }
-    let default = if places.ports.is_some() { "none" } else { skip };
-    let skip = places.skip.as_deref().unwrap_or(default);
-    SkipList::parse(skip).map_err(of_option)?.apply(map);
-    Ok(())
+
+    /// Leaves in `map` what is wanted.
+    pub(crate) fn select(&self, map: &mut RegionMap) -> Outcome {
+        if let Some(ports) = &self.ports {
+            ports.apply(map).map_err(of_option)?;
+        }
+        self.skip.apply(map);
+        map.check().map_err(of_library)
+    }
+}
+
+/// Why there is nothing to do on a machine.
+pub(crate) fn nothing_left(map: &RegionMap) -> &'static str {
+    match map.skipped.is_empty() {
+        true => "there is nothing to fuzz: the machine has no such ports and no memory of devices",
+        false => "there is nothing left to fuzz: all of it is left alone; `iofuzz ports` lists what there is",
+    }
 }
 
 /// The prologue of a map, as instructions.

@@ -56,8 +56,9 @@ fn erase(is_drawn: &mut bool) {
 }
 
 fn line(status: &Status, time: Duration, recent: f64) -> String {
+    let operations = if status.operations == 1 { "operation" } else { "operations" };
     format!(
-        "{:>4} s  {} operations  {}/s  {}  {}",
+        "{:>4} s  {} {operations}  {}/s  {}  {}",
         time.as_secs(),
         short(status.operations as f64),
         short(recent),
@@ -76,6 +77,15 @@ pub(crate) fn short(number: f64) -> String {
     }
 }
 
+/// A verdict and what findings of its cause have in common, which begins with the verdict where nothing says more.
+pub(crate) fn named(verdict: &str, signature: &str) -> String {
+    match signature.strip_prefix(verdict) {
+        Some(rest) if rest.is_empty() || rest.starts_with(':') => signature.to_owned(),
+        _ if signature.is_empty() => verdict.to_owned(),
+        _ => format!("{verdict}: {signature}"),
+    }
+}
+
 /// `1 reset`, `2 resets`.
 pub(crate) fn counted(number: u64, what: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
@@ -85,6 +95,15 @@ pub(crate) fn counted(number: u64, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_verdict_is_named_once() {
+        assert_eq!(named("vmm-stall", "vmm-stall"), "vmm-stall");
+        assert_eq!(named("guest-hang", "guest-hang: ide"), "guest-hang: ide");
+        assert_eq!(named("crash", "SIGABRT: x"), "crash: SIGABRT: x");
+        assert_eq!(named("guest-reset", ""), "guest-reset");
+        assert_eq!(named("exit", "exit status 3: x"), "exit: exit status 3: x");
+    }
 
     #[test]
     fn the_line_fits_a_terminal() {

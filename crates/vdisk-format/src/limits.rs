@@ -9,6 +9,9 @@ pub const MAX_EXTENSIONS: u64 = (2 << 20) / 8;
 /// Most bitmaps that a directory walk yields: QEMU's `QCOW2_MAX_BITMAPS`.
 pub const MAX_BITMAPS: u32 = 65_535;
 
+/// Granularities of bitmaps that QEMU takes, as powers of two; the specification allows 0 to 63.
+pub const BITMAP_GRANULARITY_BITS: std::ops::RangeInclusive<u8> = 9..=31;
+
 /// Most images of a chain of backing files that is opened. Each takes an open file, and a map of it.
 pub const MAX_CHAIN: usize = 200;
 

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use super::{Listing, proc_ioports};
 use crate::error::{Error, Result};
-use crate::pattern::{Pattern, port_range, range, range_text, shortened};
+use crate::pattern::{Pattern, port_range, range, range_text};
+use crate::quoted::quoted;
 use crate::region::{Region, RegionMap, Space};
 
 /// The largest file of regions, in bytes.
@@ -46,7 +47,7 @@ pub fn parse(what: &str, text: &[u8]) -> Result<Listing> {
                 expected:
                     "`port FIRST-LAST NAME` or `memory FIRST-LAST NAME`, with 0x before hexadecimal numbers"
                         .to_owned(),
-                found: shortened(text.trim()),
+                found: quoted(text.trim()),
             }
         })?);
     }
@@ -157,7 +158,7 @@ impl Item {
                 let named: Vec<Region> = named.cloned().collect();
                 if named.is_empty() {
                     let why = "no region has this name; `iofuzz ports` lists them".to_owned();
-                    return Err(Error::Unsupported { what: format!("--ports {}", shortened(name)), why });
+                    return Err(Error::Unsupported { what: format!("--ports {}", quoted(name)), why });
                 }
                 Ok(named)
             }
@@ -246,7 +247,7 @@ mod tests {
         assert_eq!(selected("serial", regions.clone()).unwrap(), [regions[0].clone()]);
         assert_eq!(selected("rtc, ser*, serial", regions.clone()).unwrap().len(), 3);
         assert_eq!(selected("rtc, ser*", regions.clone()).unwrap()[0].name, "rtc");
-        assert!(selected("kbd", regions).unwrap_err().to_string().contains("--ports kbd"));
+        assert!(selected("kbd", regions).unwrap_err().to_string().contains("--ports \"kbd\""));
     }
 
     #[test]

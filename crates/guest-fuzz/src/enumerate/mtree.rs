@@ -20,6 +20,7 @@ const WHAT: &str = "info mtree -f";
 
 /// What QEMU lists, in its order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MemoryTree {
     /// Ports that a device answers.
     pub ports: Vec<Region>,
@@ -27,6 +28,8 @@ pub struct MemoryTree {
     pub unassigned: Vec<Region>,
     /// Memory that a device answers. Flash is among it: it is read like RAM, but a device sees what is written.
     pub memory: Vec<Region>,
+    /// Memory in which bytes are kept and no device sees who writes them: RAM, ROM, a frame buffer.
+    pub storage: Vec<Region>,
     /// The longest piece of RAM: address and length.
     pub ram: Option<(u64, u64)>,
     /// The lines that were left out, and why.
@@ -68,13 +71,14 @@ pub fn parse(text: &str) -> Result<MemoryTree> {
     for (region, kind, _) in memory.regions(Space::Memory, &mut tree.notes) {
         match kind {
             Kind::Device => tree.memory.push(region),
+            Kind::Other => tree.storage.push(region),
             Kind::Ram => {
                 let length = (region.last - region.first).saturating_add(1);
                 if tree.ram.is_none_or(|(_, longest)| longest < length) {
                     tree.ram = Some((region.first, length));
                 }
+                tree.storage.push(region);
             }
-            Kind::Other => {}
         }
     }
     Ok(tree)
@@ -253,6 +257,10 @@ FlatView #3
             [(0xfec0_0000, 0xfec0_0fff, "io apic: first"), (0xfffc_0000, 0xffff_ffff, "system.flash0")];
         assert_eq!(ranges(&tree.memory), expected);
         assert_eq!(tree.ram, Some((0x10_0000, 0x7f0_0000)));
+        let storage: Vec<_> =
+            tree.storage.iter().map(|region| (region.first, region.name.as_str())).collect();
+        let expected = [(0, "pc.ram"), (0xc_0000, "pc.rom"), (0x10_0000, "pc.ram"), (0xe000_0000, "vfio")];
+        assert_eq!(storage, expected);
     }
 
     #[test]

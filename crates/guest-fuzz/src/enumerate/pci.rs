@@ -64,6 +64,7 @@ impl Windows {
 
 /// What a scan finds and does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Scan {
     /// The functions, in the order in which they are found: by address, and what is behind a bridge right after it.
     pub functions: Vec<PciFunction>,

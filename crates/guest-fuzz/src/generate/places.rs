@@ -103,14 +103,13 @@ impl Places {
     }
 
     fn add_instances(&mut self, map: &RegionMap) {
-        let areas: Vec<Area> = self.devices.iter().flat_map(|device| device.areas.iter().copied()).collect();
-        let holds = |space, address, bytes| areas.iter().any(|area| area.holds(space, address, bytes));
+        let all = Index::new(self.devices.iter().flat_map(|device| device.areas.iter()));
+        let each: Vec<Index> = self.devices.iter().map(|device| Index::new(device.areas.iter())).collect();
+        let holds = |space, address, bytes| all.holds(space, address, bytes);
         for instance in Instance::all(map, &holds) {
             let (space, address) = instance.somewhere();
-            let mut devices = self.devices.iter_mut();
-            if let Some(device) =
-                devices.find(|device| device.areas.iter().any(|area| area.holds(space, address, 1)))
-            {
+            let owner = each.iter().position(|index| index.holds(space, address, 1));
+            if let Some(device) = owner.and_then(|at| self.devices.get_mut(at)) {
                 device.instances.push(instance);
             }
         }
@@ -119,6 +118,37 @@ impl Places {
     /// Whether there is nothing that could be done.
     pub(super) fn is_empty(&self) -> bool {
         self.devices.is_empty() && self.pci.is_empty()
+    }
+}
+
+/// Areas, for many questions: a stranger's map may have very many of them.
+struct Index {
+    /// Where an area begins, and how far one reaches that begins there or before. In order.
+    reaches: Vec<(Space, u64, u64)>,
+}
+
+impl Index {
+    fn new<'a>(areas: impl Iterator<Item = &'a Area>) -> Self {
+        let mut reaches: Vec<_> = areas.map(|area| (area.space, area.first, area.last)).collect();
+        reaches.sort_unstable();
+        let mut before: Option<(Space, u64)> = None;
+        for (space, _, last) in &mut reaches {
+            if let Some((space_before, last_before)) = before
+                && space_before == *space
+            {
+                *last = last_before.max(*last);
+            }
+            before = Some((*space, *last));
+        }
+        Self { reaches }
+    }
+
+    /// Whether one of the areas [has](Area::holds) all of the bytes.
+    fn holds(&self, space: Space, address: u64, bytes: u64) -> bool {
+        let behind = self.reaches.partition_point(|&(here, first, _)| (here, first) <= (space, address));
+        let reach = behind.checked_sub(1).and_then(|at| self.reaches.get(at));
+        let last = address.checked_add(bytes.saturating_sub(1));
+        reach.is_some_and(|&(here, _, reach)| here == space && last.is_some_and(|last| last <= reach))
     }
 }
 
@@ -140,10 +170,19 @@ fn allowed(map: &RegionMap, holes: &[Area]) -> Vec<(usize, Area)> {
 }
 
 fn cut(area: Area, holes: &[Area]) -> Vec<Area> {
-    let mut parts = vec![area];
-    for hole in holes.iter().filter(|hole| hole.overlaps(&area)) {
-        parts = parts.into_iter().flat_map(|part| part.without(hole)).collect();
+    let mut holes: Vec<&Area> = holes.iter().filter(|hole| hole.overlaps(&area)).collect();
+    holes.sort_unstable_by_key(|hole| hole.first);
+    let mut parts = Vec::new();
+    let mut rest = Some(area);
+    for hole in holes {
+        let Some(part) = rest else { break };
+        if part.first < hole.first {
+            parts.push(Area { last: hole.first - 1, ..part });
+        }
+        let next = hole.last.checked_add(1).map(|first| Area { first: first.max(part.first), ..part });
+        rest = next.filter(|rest| rest.first <= rest.last);
     }
+    parts.extend(rest);
     parts
 }
 
@@ -194,6 +233,8 @@ fn ram(map: &RegionMap, holes: &[Area]) -> Option<Ram> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::generate::samples;
 
@@ -209,6 +250,22 @@ mod tests {
         assert_eq!(left((20, u64::MAX)), [ports(10, 19)]);
         assert_eq!(left((0, u64::MAX)), []);
         assert_eq!(left((21, 30)), [ports(10, 20)]);
+    }
+
+    proptest! {
+        #[test]
+        fn an_index_knows_what_its_areas_hold(
+            areas in proptest::collection::vec((any::<bool>(), 0..40u64, 0..9u64), 0..9),
+            (memory, address, bytes) in (any::<bool>(), 0..50u64, 1..9u64),
+        ) {
+            let space = |memory| if memory { Space::Memory } else { Space::Port };
+            let areas: Vec<Area> = areas
+                .into_iter()
+                .map(|(memory, first, more)| Area { space: space(memory), first, last: first + more })
+                .collect();
+            let expected = areas.iter().any(|area| area.holds(space(memory), address, bytes));
+            prop_assert_eq!(Index::new(areas.iter()).holds(space(memory), address, bytes), expected);
+        }
     }
 
     #[test]

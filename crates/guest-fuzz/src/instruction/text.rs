@@ -27,6 +27,7 @@ use super::{
     Instruction, MAX_BLOCK, MAX_BURST, MAX_CLOCK_STEP, MAX_DELAY, MAX_FILL, MAX_STRING, PciAddress,
     PortWidth, Width,
 };
+use crate::quoted::quoted;
 
 /// What `clock_step` without a number is, in nanoseconds. In qtest it goes to the next timer, which only QEMU knows;
 /// the reports that have it mostly step USB controllers, whose timers come each millisecond.
@@ -166,14 +167,6 @@ impl TextError {
     }
 }
 
-/// `text` in quotation marks, escaped, and cut after 40 characters.
-pub(crate) fn quoted(text: &str) -> String {
-    let mut rest = text.chars();
-    let shown: String = rest.by_ref().take(40).flat_map(char::escape_debug).collect();
-    let more = if rest.next().is_some() { "…" } else { "" };
-    format!("\"{shown}\"{more}")
-}
-
 /// The words of a line that are still to be read.
 struct Words<'t>(SplitAsciiWhitespace<'t>);
 
@@ -249,7 +242,8 @@ impl<'t> Words<'t> {
         let address = self.address()?;
         let length = self.count("a length", MAX_BLOCK)?;
         let digits = 2 * length;
-        let expected = || format!("0x and {digits} hexadecimal digits, for {length} bytes");
+        let bytes = if length == 1 { "byte" } else { "bytes" };
+        let expected = || format!("0x and {digits} hexadecimal digits, for {length} {bytes}");
         let word = match self.0.next() {
             Some(word) => word,
             None => return Err(TextError { expected: expected(), found: NOTHING.into() }),

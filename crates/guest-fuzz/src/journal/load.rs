@@ -2,10 +2,11 @@
 
 use serde::Deserialize;
 
-use super::{InFlight, Journal, MAX_JOURNAL, Operations, SCHEMA};
+use super::{InFlight, Journal, MAX_JOURNAL, MAX_RESETS, Operations, SCHEMA};
 use crate::error::{Error, Result};
 use crate::instruction::{Instruction, TextError};
 use crate::program::{MAGIC, Program};
+use crate::region;
 
 /// What can be executed again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +53,8 @@ impl Journal {
     /// Reads a journal's JSON. `name` is what errors call it.
     ///
     /// What is read can be replayed: instructions are instructions, resets are in order and, like what was in flight,
-    /// among the operations, and episodes have a source. Counts of operations may be of any size.
+    /// among the operations, episodes have a source, and the map is [one that can be worked with](crate::region::RegionMap::check).
+    /// Counts of operations may be of any size.
     ///
     /// # Errors
     /// [`Error::Syntax`] naming the line; also where it is larger than [`MAX_JOURNAL`], or of another schema.
@@ -85,7 +87,7 @@ impl Journal {
     }
 
     /// Whether it can be replayed.
-    fn check(&self) -> Result<(), Fault> {
+    pub(super) fn check(&self) -> Result<(), Fault> {
         let operations = self.operations.count();
         if let Operations::Episodes(parts) = &self.operations {
             if self.source.is_none() {
@@ -96,6 +98,10 @@ impl Journal {
                 return Err(Fault::new("operations", format!("at most {} operations", u64::MAX), "more"));
             }
         }
+        if self.resets.len() > MAX_RESETS {
+            let found = self.resets.len().to_string();
+            return Err(Fault::new("resets", format!("at most {MAX_RESETS} resets"), found));
+        }
         let mut least = 0;
         for (index, &reset) in self.resets.iter().enumerate() {
             if !(least..operations).contains(&reset) {
@@ -103,6 +109,9 @@ impl Journal {
                 return Err(Fault::new("resets", expected, reset.to_string()));
             }
             least = reset;
+        }
+        if let Some(region::Fault { field, expected, found }) = self.regions.fault() {
+            return Err(Fault::new(field, expected, found));
         }
         for (index, line) in self.regions.prologue.iter().enumerate() {
             let unlike = |error: TextError| {
@@ -122,7 +131,7 @@ impl Journal {
 }
 
 /// Why a journal cannot be replayed.
-struct Fault {
+pub(super) struct Fault {
     field: &'static str,
     expected: String,
     found: String,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::program::Program;
-use crate::region::{PciFunction, Region, Skipped, Space};
+use crate::region::{self, PciFunction, Region, Skipped, Space};
 
 /// A journal with everything in it.
 fn full() -> Journal {
@@ -132,7 +132,7 @@ fn text_that_is_no_instruction_is_named() {
     assert_eq!(
         changed(&listed(), "write 0x0 1 0xff", "write 0x0 1"),
         "j.json, line 20: expected a journal, found instructions[1]: expected 0x and 2 hexadecimal digits, \
-         for 1 bytes, found the end of the line, at column 19"
+         for 1 byte, found the end of the line, at column 19"
     );
     let error = changed(&full(), "\"pci_writel 00", "\"pci_write 00");
     assert!(error.contains("as prologue[0], found \"pci_write\""), "{error}");
@@ -165,6 +165,61 @@ fn what_cannot_be_replayed_is_refused() {
     assert!(Journal::load(journal.to_json().as_bytes(), "test").is_ok());
     journal.in_flight = Some(InFlight { index: 9, text: "reset".into() });
     assert!(refused(&journal.to_json()).ends_with("expected an operation in flight below 9, found 9"));
+}
+
+#[test]
+fn a_map_that_no_machine_has_is_refused() {
+    let port = |first, last| Region { space: Space::Port, first, last, name: String::new() };
+    let with = |change: &dyn Fn(&mut RegionMap)| {
+        let mut journal = full();
+        change(&mut journal.regions);
+        let error = refused(&journal.to_json());
+        error.split_once("expected ").unwrap().1.to_owned()
+    };
+    let many = || vec![port(1, 1); region::MAX_REGIONS + 1];
+    assert_eq!(with(&|map| map.regions = many()), "at most 4096 regions, found 4097");
+    let skip = |region| Skipped { region, reason: String::new() };
+    let skips = || many().into_iter().map(skip).collect();
+    assert_eq!(with(&|map| map.skipped = skips()), "at most 4096 regions, found 4097");
+    let expected = "to end behind its beginning, and ports below 0x10000, found 0x9 to 0x8";
+    assert_eq!(with(&|map| map.regions.push(port(9, 8))), format!("regions[2] {expected}"));
+    assert_eq!(with(&|map| map.skipped.push(skip(port(9, 8)))), format!("skipped[1] {expected}"));
+    assert_eq!(
+        with(&|map| map.regions = vec![port(0, 0xffff); 33]),
+        "each address in at most 32 regions, found 0x0 in 33"
+    );
+    assert!(with(&|map| map.ram = Some((u64::MAX, 2))).starts_with("memory below 2^64"));
+}
+
+/// The most that a stranger's journal may have is made ready in seconds, not minutes.
+#[test]
+fn the_worst_map_is_made_ready_soon() {
+    let port = |first, last, name: String| Region { space: Space::Port, first, last, name };
+    let most = region::MAX_REGIONS as u64;
+    let mut journal = full();
+    let nested = (0..31).map(|n| port(0, 0xffff - n, format!("r{n}")));
+    let alone = (0..most - 31).map(|n| port(16 * n, 16 * n + 15, "rtl8139".to_owned()));
+    journal.regions.regions = nested.chain(alone).collect();
+    let skipped = |n| Skipped { region: port(16 * n + 8, 16 * n + 8, String::new()), reason: String::new() };
+    journal.regions.skipped = (0..most).map(skipped).collect();
+    let begun = std::time::Instant::now();
+    let journal = Journal::load(journal.to_json().as_bytes(), "test").unwrap();
+    for generator in ["classic", "stream", "model", "mixed"] {
+        let generator: crate::generate::Generator = generator.parse().unwrap();
+        assert_eq!(generator.prepare(&journal.regions).episode(1, 0).take(1000).count(), 1000);
+        eprintln!("{generator}: {:?}", begun.elapsed());
+    }
+    assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn as_many_resets_are_written_as_are_read() {
+    let mut journal = full();
+    journal.set_reset_points(&vec![u64::MAX; MAX_RESETS + 1]);
+    assert_eq!(journal.resets.len(), MAX_RESETS);
+    assert!(journal.check().is_ok());
+    journal.resets.push(u64::MAX - 1);
+    assert!(refused(&journal.to_json()).ends_with("expected at most 1048576 resets, found 1048577"));
 }
 
 #[test]

@@ -4,14 +4,14 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::session::Way;
 use super::session::slot::{Abilities, Kind, Slot, slots_of};
-use super::{Identity, Progress, Recovery, Target, Value};
+use super::{Identity, MAX_KEPT, Progress, Recovery, Target, Value};
 use crate::error::{Error, Result};
 use crate::instruction::{Instruction, PortWidth};
 #[cfg(target_arch = "x86_64")]
@@ -92,6 +92,8 @@ struct Shared {
     started: AtomicU64,
     done: AtomicU64,
     keep_values: AtomicBool,
+    /// How many values nobody has fetched.
+    kept: AtomicUsize,
 }
 
 impl Worker {
@@ -131,7 +133,9 @@ impl Shared {
                 self.started.fetch_add(1, Ordering::Release);
             }
             let value = ports.execute(*slot);
-            if slot.kind.reads() && self.keep_values.load(Ordering::Relaxed) {
+            let keeps = self.keep_values.load(Ordering::Relaxed);
+            if slot.kind.reads() && keeps && self.kept.load(Ordering::Relaxed) < MAX_KEPT {
+                self.kept.fetch_add(1, Ordering::Relaxed);
                 let index = self.done.load(Ordering::Relaxed);
                 // Nobody listens any more where the target was stopped.
                 let _ = values.send(Value { index, value: u64::from(value) });
@@ -315,7 +319,10 @@ impl Target for DevPort {
     }
 
     fn values(&mut self) -> Vec<Value> {
-        self.worker.as_ref().map(|worker| worker.values.try_iter().collect()).unwrap_or_default()
+        let Some(worker) = &self.worker else { return Vec::new() };
+        let values: Vec<Value> = worker.values.try_iter().collect();
+        worker.shared.kept.fetch_sub(values.len(), Ordering::Relaxed);
+        values
     }
 
     fn set_prologue(&mut self, prologue: &[Instruction]) {

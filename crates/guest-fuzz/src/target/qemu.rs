@@ -10,6 +10,7 @@ use super::process::Process;
 use super::qmp::Qmp;
 use super::{ProcessorTime, processor_time};
 use crate::error::{Error, Result};
+use crate::signature::signal_name;
 use crate::verdict::Death;
 
 /// How long QEMU may take until it answers.
@@ -93,7 +94,7 @@ impl Qemu {
             Ok(qmp) => Ok(Self { process, qmp, command: words }),
             Err(error) => Err(Error::Start {
                 what: command.program.display().to_string(),
-                why: why_not(&mut process, &error),
+                why: why_not(&command.program, &mut process, &error),
             }),
         }
     }
@@ -146,15 +147,26 @@ impl Qemu {
     }
 }
 
-fn why_not(process: &mut Process, error: &Error) -> String {
+fn why_not(program: &Path, process: &mut Process, error: &Error) -> String {
     // Its end and that of its connection need not be seen at once.
     let begun = Instant::now();
-    while process.death().is_none() && begun.elapsed() < Duration::from_secs(1) {
+    let mut death = process.death();
+    while death.is_none() && begun.elapsed() < Duration::from_secs(1) {
         std::thread::sleep(Duration::from_millis(1));
+        death = process.death();
     }
     let said = process.said();
     let words: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).take(3).collect();
-    if words.is_empty() { error.to_string() } else { words.join("; ") }
+    let why = match (words.is_empty(), death) {
+        (false, _) => words.join("; "),
+        (true, Some(Death { code: Some(code), .. })) => {
+            format!("it ended with status {code}, without a word")
+        }
+        (true, Some(Death { signal: Some(signal), .. })) => format!("it ended, by {}", signal_name(signal)),
+        (true, _) => format!("it does not speak QEMU's control protocol ({error})"),
+    };
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    if name.contains("qemu") { why } else { format!("{why}; is this a QEMU?") }
 }
 
 /// The QEMU on PATH for the machines that this one can be taken for: `qemu-system-x86_64`, else `qemu-system-i386`.
@@ -189,6 +201,25 @@ mod tests {
         assert_eq!(qemu.death(), None);
         qemu.qmp().execute("quit", &serde_json::json!({}), START).unwrap();
         assert_eq!(qemu.wait_for_death(START).unwrap().code, Some(0));
+    }
+
+    #[test]
+    fn what_is_no_qemu_is_called_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let why = |program: &str, arguments: &[&str]| {
+            let command = QemuCommand::new(program, arguments.iter().copied());
+            Qemu::spawn(&command, &[], Vec::new()).unwrap_err().to_string()
+        };
+        assert_eq!(
+            why("/bin/true", &[]),
+            "/bin/true did not start: it ended with status 0, without a word; is this a QEMU?"
+        );
+        let script = folder.path().join("killed");
+        std::fs::write(&script, "#!/bin/sh\nkill -9 $$\n").unwrap();
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        assert!(why(script.to_str().unwrap(), &[]).ends_with("it ended, by SIGKILL; is this a QEMU?"));
+        assert!(why("/bin/cat", &["-M", "pc"]).contains("invalid option -- 'M'"));
+        assert!(why("/nonexistent", &[]).starts_with("cannot run /nonexistent: No such file"));
     }
 
     #[test]

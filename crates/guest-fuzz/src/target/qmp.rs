@@ -16,6 +16,7 @@ const MAX_EVENTS: usize = 4096;
 
 /// Something that QEMU says unasked.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Event {
     /// `RESET`, `SHUTDOWN`, `SUSPEND`, `GUEST_PANICKED`, `STOP` and others.
     pub name: String,
@@ -81,6 +82,28 @@ impl Qmp {
                 Some(value) => Ok(value),
                 None => Err(Error::protocol(command, refusal(&answer))),
             };
+        }
+    }
+
+    /// Asks for `command` to be executed, and does not wait: neither for room nor for the answer, which nobody gets.
+    ///
+    /// # Errors
+    /// [`Error::NoAnswer`] where there is no room, as QEMU has not read what it was sent before; [`Error::Dead`] where it
+    /// hung up.
+    pub fn request(&mut self, command: &str) -> Result<()> {
+        self.last_id += 1;
+        let mut line = json!({ "execute": command, "id": self.last_id }).to_string();
+        line.push('\n');
+        let sent = self.stream.set_nonblocking(true).and_then(|()| self.stream.write(line.as_bytes()));
+        let restored = self.stream.set_nonblocking(false);
+        match sent.and_then(|count| restored.map(|()| count)) {
+            Ok(count) if count == line.len() => Ok(()),
+            // The rest of a line that has begun must follow, or no other line is one.
+            Ok(count) => {
+                let rest = line.as_bytes().get(count..).unwrap_or_default();
+                self.send(command, rest, Instant::now())
+            }
+            Err(error) => Err(failed(command, error)),
         }
     }
 

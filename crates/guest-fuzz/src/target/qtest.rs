@@ -20,7 +20,7 @@ pub use self::answer::{Answer, Answers};
 use self::link::{Barrier, Clock, Link};
 use super::micro_guest::firmware_file;
 use super::qemu::{Qemu, QemuCommand};
-use super::{Identity, ProcessorTime, Progress, Recovery, Target, Value};
+use super::{Identity, MAX_KEPT, ProcessorTime, Progress, Recovery, Target, Value};
 use crate::error::{Error, Result};
 use crate::instruction::Instruction;
 use crate::verdict::{Condition, Death, Halt};
@@ -57,8 +57,6 @@ pub struct Qtest {
 
 /// How often QEMU is asked for events, while there is work.
 const LOOK: Duration = Duration::from_millis(1);
-/// How many reset points are kept that nobody fetched.
-const MAX_RESET_POINTS: usize = 1 << 20;
 /// How long the end of a process is waited for whose connection has ended.
 const END: Duration = Duration::from_millis(500);
 
@@ -119,7 +117,7 @@ impl Qtest {
         let mut arguments: Vec<OsString> = Vec::new();
         let command = &self.command;
         let mut add = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
-        if !command.has(&["-accel", "-enable-kvm"]) {
+        if !command.has(&["-accel", "-enable-kvm"]) && machine_accel(command).is_none() {
             add(&["-accel", "tcg"]);
         }
         if !command.has(&["-action", "-no-shutdown", "-no-reboot"]) {
@@ -135,10 +133,18 @@ impl Qtest {
         arguments
     }
 
+    /// Whether a `clock_step` has an effect: the clock of a machine that runs goes on by itself, and is waited for; that
+    /// of another one goes on command, but only with `-accel qtest`, which Debian's QEMU does not have. Elsewhere it
+    /// stands, and nothing is sent to QEMU, which would take the command for a fault of the test.
+    #[must_use]
+    pub fn has_clock(&self) -> bool {
+        self.clock() != Clock::Stands
+    }
+
     fn clock(&self) -> Clock {
-        let accel = self.command.value_of(&["-accel"]).unwrap_or_default();
+        let accel = self.command.value_of(&["-accel"]).or_else(|| machine_accel(&self.command));
         match self.options.running {
-            _ if accel.split(',').next() == Some("qtest") => Clock::Steps,
+            _ if accel.unwrap_or_default().split(',').next() == Some("qtest") => Clock::Steps,
             true => Clock::Runs,
             false => Clock::Stands,
         }
@@ -167,7 +173,7 @@ impl Qtest {
                     self.resets += 1;
                     self.halt = None;
                     let point = if self.is_resetting { link.started } else { link.done };
-                    if self.reset_points.len() < MAX_RESET_POINTS {
+                    if self.reset_points.len() < MAX_KEPT {
                         self.reset_points.push(point);
                     }
                     link.queue_prologue(&self.prologue);
@@ -275,6 +281,12 @@ impl Qtest {
         self.pump(false);
         Some(death)
     }
+}
+
+/// The accelerator that is a property of the machine: `-M pc,accel=NAME`.
+fn machine_accel(command: &QemuCommand) -> Option<String> {
+    let machine = command.value_of(&["-M", "-machine"])?;
+    machine.split(',').find_map(|property| property.strip_prefix("accel=").map(str::to_owned))
 }
 
 impl Target for Qtest {

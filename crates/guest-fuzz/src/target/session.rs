@@ -29,7 +29,7 @@ use self::ring::Ring;
 use self::shell::Shell;
 use self::slot::{Abilities, Kind, Slot, slots_of};
 pub use self::ssh::Ssh;
-use super::{Identity, Progress, Recovery, Target, Value};
+use super::{Identity, MAX_KEPT, Progress, Recovery, Target, Value};
 use crate::error::{Error, Result};
 use crate::instruction::Instruction;
 use crate::verdict::{Condition, Death};
@@ -64,6 +64,8 @@ pub struct Session {
     handed: usize,
     done: u64,
     resets: u64,
+    /// Whether the reset that comes next was asked for by the instruction that comes next.
+    is_resetting: bool,
     reset_points: Vec<u64>,
     without_effect: u64,
     keep_values: bool,
@@ -90,6 +92,7 @@ impl Session {
             handed: 0,
             done: 0,
             resets: 0,
+            is_resetting: false,
             reset_points: Vec::new(),
             without_effect: 0,
             keep_values: false,
@@ -167,7 +170,7 @@ impl Session {
         for value in executor.fetch(&mut connection.wire).unwrap_or_default() {
             let Some(slot) = self.pending.pop_front() else { return };
             self.handed = self.handed.saturating_sub(1);
-            if slot.kind.reads() && self.keep_values {
+            if slot.kind.reads() && self.keep_values && self.values.len() < MAX_KEPT {
                 self.values.push(Value { index: self.done, value: u64::from(value) });
             }
             self.done += u64::from(slot.last);
@@ -203,10 +206,16 @@ impl Session {
     /// The machine was reset: the guest boots, and somebody must log in again.
     fn guest_was_reset(&mut self) {
         self.take();
+        if std::mem::take(&mut self.is_resetting) {
+            self.pending.pop_front();
+            self.done += 1;
+        }
         // A firmware that finds itself run already resets the machine once more, on its way up.
         if self.boot.is_none() {
             self.resets += 1;
-            self.reset_points.push(self.done + self.begun());
+            if self.reset_points.len() < MAX_KEPT {
+                self.reset_points.push(self.done + self.begun());
+            }
         }
         self.end_executor();
         if let Some(connection) = &mut self.connection {
@@ -224,11 +233,11 @@ impl Session {
         }
     }
 
+    /// Asks for the reset that an instruction wants, once, and does not wait: it is done when the machine says so.
     fn reset_by_instruction(&mut self) {
         let Some(machine) = &mut self.machine else { return };
-        if machine.reset(SOON).is_ok() {
-            self.pending.pop_front();
-            self.done += 1;
+        if !self.is_resetting {
+            self.is_resetting = machine.request_reset().is_ok();
         }
     }
 
@@ -337,7 +346,8 @@ impl Target for Session {
 
     fn progress(&mut self) -> Progress {
         self.advance();
-        Progress { started: self.done + self.begun(), done: self.done, resets: self.resets }
+        let started = self.done + self.begun() + u64::from(self.is_resetting);
+        Progress { started, done: self.done, resets: self.resets }
     }
 
     fn wait(&mut self, patience: Duration) -> Progress {

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use self::machine::{Machine, Outcome, RAM_BYTES};
 use self::plant::{Consequence, SIGABRT, SIGSEGV};
 pub use self::plant::{PROGRAM_PAGE, Plant};
-use super::{Identity, Progress, Recovery, Target, Value};
+use super::{Identity, MAX_KEPT, Progress, Recovery, Target, Value};
 use crate::error::{Error, Result};
 use crate::instruction::Instruction;
 use crate::random::Random;
@@ -105,8 +105,6 @@ enum State {
 const WORK: u64 = 1 << 14;
 /// How much [`Target::progress`] executes.
 const LITTLE_WORK: u64 = 1 << 8;
-/// How many reset points and values are kept that nobody fetched.
-const MAX_KEPT: usize = 1 << 20;
 
 impl Sim {
     /// A machine that is not yet started.

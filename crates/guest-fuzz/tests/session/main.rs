@@ -11,4 +11,6 @@ mod ports;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
+mod stopped;
+#[cfg(test)]
 mod ways;

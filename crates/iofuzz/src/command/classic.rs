@@ -13,7 +13,7 @@ use guest_fuzz::instruction::Instruction;
 use guest_fuzz::journal::{InFlight, Journal, Operations, Part, Source};
 use guest_fuzz::region::RegionMap;
 use guest_fuzz::replay::{Recording, replay};
-use guest_fuzz::report::{self, Finding, Report};
+use guest_fuzz::report::{Finding, Report};
 use guest_fuzz::shrink::Shrink;
 use guest_fuzz::skip::SkipList;
 use guest_fuzz::target::{Progress, Target};
@@ -23,11 +23,11 @@ use tool_support::{Failure, Outcome};
 use super::run::{summary, told};
 use super::{print, random_seed, status};
 use crate::args::ClassicArgs;
-use crate::document::{Classic, SCHEMA};
+use crate::document::Classic;
 use crate::failure::{could_not_run, of_library, of_option};
 use crate::folder::Folder;
 use crate::interrupt::Interrupt;
-use crate::machine::{self, Machine};
+use crate::machine::{self, Machine, Places, nothing_left};
 use crate::screen::{PERIOD, Screen};
 use crate::verdicts::Seen;
 
@@ -40,14 +40,16 @@ const SHRINK: Duration = Duration::from_secs(10);
 
 pub(super) fn run(args: &ClassicArgs) -> Outcome<ExitCode> {
     let interrupt = Interrupt::listen()?;
+    let places = Places::of(&args.places, "none")?;
     let machine = Machine::of(&args.machine)?.confirmed()?;
     let (mut map, _) = machine.explored()?;
-    machine::select(&mut map, &args.places, "none")?;
+    places.select(&mut map)?;
     skip_devices(&mut map, args.skip_devices.as_deref().unwrap_or(""))?;
+    map.check().map_err(of_library)?;
     let generator: Generator = format!("classic:{}", args.fuzz_count).parse().map_err(of_library)?;
     let mut classic = Workload { machine, map, generator, seed: args.seed.unwrap_or_else(random_seed) };
     if classic.generator.prepare(&classic.map).length() == 0 {
-        return Err(could_not_run("there are no ports to fuzz"));
+        return Err(could_not_run(nothing_left(&classic.map)));
     }
     let folder = Folder::new(args.output.out.as_deref())?;
     classic.machine = classic.machine.with_notes_in(folder.path());
@@ -137,22 +139,11 @@ impl Workload {
         if execution.overwritten > 0 {
             incidents.insert("guest-overwritten".to_owned(), execution.overwritten);
         }
-        Report {
-            schema: SCHEMA,
-            target: target.identity(),
-            generator: self.generator.to_string(),
-            seed: self.seed,
-            shard: "0/1".to_owned(),
-            operations: execution.done,
-            seconds: time.as_secs_f64(),
-            operations_per_second: execution.done as f64 / time.as_secs_f64().max(1e-9),
-            resets: execution.resets,
-            machines: 1,
-            incidents,
-            skipped: self.map.skipped.clone(),
-            findings: Vec::new(),
-            unconfirmed: Vec::new(),
-        }
+        let mut report = Report::new(target.identity(), self.generator.to_string(), self.seed);
+        report.set_operations(execution.done, time);
+        (report.resets, report.incidents) = (execution.resets, incidents);
+        report.skipped.clone_from(&self.map.skipped);
+        report
     }
 
     fn journal(&self, target: &mut dyn Target, execution: &Execution) -> Journal {
@@ -166,16 +157,12 @@ impl Workload {
         let (verdict, signature) = seen.names();
         let source =
             Source { generator: self.generator.to_string(), parameters: BTreeMap::new(), seed: self.seed };
-        let mut journal = Journal {
-            target: target.identity(),
-            source: Some(source),
-            regions: self.map.clone(),
-            in_flight,
-            verdict,
-            signal: seen.signal(),
-            signature,
-            ..Journal::new(Operations::Episodes(vec![Part { episode: 0, operations }]))
-        };
+        let part = Part { episode: 0, operations };
+        let mut journal = Journal::new(Operations::Episodes(vec![part]));
+        (journal.target, journal.source) = (target.identity(), Some(source));
+        journal.regions = self.map.clone();
+        journal.in_flight = in_flight;
+        (journal.verdict, journal.signal, journal.signature) = (verdict, seen.signal(), signature);
         journal.set_reset_points(&execution.reset_points);
         journal
     }
@@ -205,21 +192,10 @@ impl Workload {
             shrunk =
                 shrink.shrink(&recording.program()).map_err(of_library)?.map(|shrunk| shrunk.instructions);
         }
-        let in_flight = journal.in_flight.as_ref();
-        let finding = Finding {
-            verdict: journal.verdict.clone(),
-            signal: journal.signal,
-            signature: journal.signature.clone(),
-            operation_in_flight: in_flight
-                .map(|InFlight { index, text }| report::InFlight { index: *index, text: text.clone() }),
-            operations: journal.operations.count(),
-            shrunk_operations: shrunk.as_ref().map(|shrunk| shrunk.len() as u64),
-            runs: replays.runs,
-            hits: replays.hits,
-            times: 1,
-            journal: String::new(),
-            stderr: execution.death.as_ref().map_or_else(String::new, |death| death.stderr.clone()),
-        };
+        let stderr = execution.death.as_ref().map_or("", |death| death.stderr.as_str());
+        let mut finding = Finding::of_journal(journal, stderr);
+        finding.shrunk_operations = shrunk.as_ref().map(|shrunk| shrunk.len() as u64);
+        (finding.runs, finding.hits) = (replays.runs, replays.hits);
         Ok((finding, shrunk))
     }
 }

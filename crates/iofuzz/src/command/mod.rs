@@ -61,6 +61,9 @@ impl Loaded {
         let expected =
             (!journal.verdict.is_empty()).then(|| (journal.verdict.clone(), journal.signature.clone()));
         let operations = journal.operations.count();
+        if let Operations::Instructions(instructions) = &journal.operations {
+            machine.say_what_has_no_effect(instructions);
+        }
         // A list that somebody wrote says nothing of the machine.
         let map =
             if journal.regions == RegionMap::default() { machine.explored()?.0 } else { journal.regions };

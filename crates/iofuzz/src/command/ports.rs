@@ -9,12 +9,13 @@ use tool_support::Outcome;
 use super::print;
 use crate::args::PortsArgs;
 use crate::document::{Ports, SCHEMA};
-use crate::machine::{self, Machine};
+use crate::machine::{Machine, Places};
 
 pub(super) fn run(args: &PortsArgs) -> Outcome<ExitCode> {
+    let places = Places::of(&args.places, "none")?;
     let machine = Machine::of(&args.machine)?;
     let (mut map, target) = machine.explored()?;
-    machine::select(&mut map, &args.places, "none")?;
+    places.select(&mut map)?;
     let document = Ports { schema: SCHEMA, target, map };
     print(args.json, &document, || text(&document.map))?;
     Ok(ExitCode::SUCCESS)

@@ -17,7 +17,7 @@ use crate::document::{Replayed, SCHEMA};
 use crate::failure::of_library;
 use crate::interrupt::Interrupt;
 use crate::machine;
-use crate::screen::counted;
+use crate::screen::{counted, named};
 use crate::verdicts::Seen;
 
 /// How long a machine is watched after the last operation: timers and threads may have something to say.
@@ -111,10 +111,7 @@ impl Runs {
 }
 
 fn text(document: &Replayed) -> String {
-    let mut text = document.verdict.clone();
-    if !document.signature.is_empty() {
-        text.push_str(&format!(": {}", document.signature));
-    }
+    let mut text = named(&document.verdict, &document.signature);
     if let Some(code) = document.code {
         text.push_str(&format!(", status {code}"));
     }

@@ -16,11 +16,11 @@ use tool_support::{Failure, Outcome};
 
 use super::{print, random_seed, status};
 use crate::args::RunArgs;
-use crate::failure::of_library;
+use crate::failure::{could_not_run, of_library};
 use crate::folder::Folder;
 use crate::interrupt::{GRACE, Interrupt};
-use crate::machine::{self, Machine};
-use crate::screen::{PERIOD, Screen, counted, short};
+use crate::machine::{self, Machine, Places, nothing_left};
+use crate::screen::{PERIOD, Screen, counted, named, short};
 use crate::verdicts::Seen;
 
 /// How long a run takes where nothing is said.
@@ -30,12 +30,16 @@ const SKIP: &str = "power,slow";
 
 pub(super) fn run(args: &RunArgs) -> Outcome<ExitCode> {
     let interrupt = Interrupt::listen()?;
+    let places = Places::of(&args.places, SKIP)?;
     let machine = Machine::of(&args.machine)?.confirmed()?;
     if args.jobs > 1 && !machine.is_renewable() {
         return Err(Failure::usage("--jobs: there is one machine, which runs already"));
     }
     let (mut map, _) = machine.explored()?;
-    machine::select(&mut map, &args.places, SKIP)?;
+    places.select(&mut map)?;
+    if args.generator.prepare(&map).length() == 0 {
+        return Err(could_not_run(nothing_left(&map)));
+    }
     let prologue = machine::prologue(&map)?;
     let options = Options {
         generator: args.generator,
@@ -221,11 +225,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A finding, in a few lines.
 pub(super) fn told(finding: &Finding, confirmed: bool) -> String {
     let doubt = if confirmed { "" } else { " (not confirmed)" };
-    let mut text = format!("{}{doubt}: {}", finding.verdict, finding.signature);
+    let mut text = named(&finding.verdict, &finding.signature);
+    text.push_str(doubt);
     if let Some(in_flight) = &finding.operation_in_flight {
         text.push_str(&format!("\n  in flight: {}, operation {}", in_flight.text, in_flight.index));
     }
-    text.push_str(&format!("\n  shown by {} of {}", finding.hits, counted(finding.runs, "replay")));
+    text.push_str(&match finding.runs {
+        0 => "\n  not replayed".to_owned(),
+        runs => format!("\n  shown by {} of {}", finding.hits, counted(runs, "replay")),
+    });
     if let Some(shrunk) = finding.shrunk_operations.filter(|&shrunk| shrunk < finding.operations) {
         text.push_str(&format!(", shrunk from {} to {shrunk}", counted(finding.operations, "operation")));
     }
@@ -239,8 +247,8 @@ pub(super) fn summary(report: &Report) -> String {
         count => counted(count as u64, "finding"),
     };
     text.push_str(&format!(
-        ": {} operations in {:.1} s, {}/s, {}, {}, seed {}\n",
-        report.operations,
+        ": {} in {:.1} s, {}/s, {}, {}, seed {}\n",
+        counted(report.operations, "operation"),
         report.seconds,
         short(report.operations_per_second),
         counted(report.resets, "reset"),

@@ -66,15 +66,16 @@ pub(super) fn run(args: &ShrinkArgs) -> Outcome<ExitCode> {
     let shows = |execution: &Execution| Seen::of(execution, &loaded.map).is_like(&verdict, &signature);
     let shrink = Shrink { target: &start, shows: &shows, patience, time: args.time, stop: interrupt.flag() };
     let shrunk = shrink.shrink(&program).map_err(of_library)?;
-    let shrunk =
-        shrunk.ok_or_else(|| could_not_run(format!("{name}: a second machine did not show it again")))?;
-    let journal = Journal {
-        target: identity.clone(),
-        verdict: verdict.clone(),
-        signature: signature.clone(),
-        regions: loaded.map.clone(),
-        ..Journal::new(Operations::Instructions(Vec::new()))
+    let Some(shrunk) = shrunk else {
+        let why = match interrupt.is_asked() {
+            true => "interrupted before there was anything to leave out",
+            false => "a second machine did not show it again",
+        };
+        return Err(could_not_run(format!("{name}: {why}")));
     };
+    let mut journal = Journal::new(Operations::Instructions(Vec::new()));
+    (journal.target, journal.regions) = (identity.clone(), loaded.map.clone());
+    (journal.verdict, journal.signature) = (verdict.clone(), signature.clone());
     let listing = listing(&journal, &shrunk.instructions);
     if let Some(out) = &args.output {
         fs::write(out, &listing).map_err(of_file(out))?;
@@ -92,14 +93,18 @@ pub(super) fn run(args: &ShrinkArgs) -> Outcome<ExitCode> {
         instructions: shrunk.instructions.iter().map(ToString::to_string).collect(),
         journal: name.to_string(),
     };
-    note(&summary(&document));
+    note(&summary(&document, interrupt.is_asked()));
     let text = || if args.output.is_some() { String::new() } else { listing };
     print(args.json, &document, text)?;
     Ok(status(true))
 }
 
-fn summary(document: &Shrunk) -> String {
-    let less = if document.is_minimal { "" } else { "; the time was over" };
+fn summary(document: &Shrunk, interrupted: bool) -> String {
+    let less = match (document.is_minimal, interrupted) {
+        (true, _) => "",
+        (false, true) => "; interrupted",
+        (false, false) => "; the time was over",
+    };
     format!(
         "shrunk from {} to {}, with {}{less}",
         counted(document.operations, "operation"),

@@ -9,6 +9,10 @@ mod documents;
 #[cfg(test)]
 mod ends;
 #[cfg(test)]
+mod inside;
+#[cfg(test)]
+mod login;
+#[cfg(test)]
 mod ports;
 #[cfg(test)]
 mod replay;

@@ -31,6 +31,17 @@ fn nothing_found_is_status_0_and_says_what_happened() {
 }
 
 #[test]
+fn a_clock_step_that_has_no_effect_is_said_to_have_none() {
+    let place = Place::new();
+    let list = place.file("list.txt", "inb 0x80\nclock_step 1000\nclock_step\n");
+    let run = place.run_on(&BARE, &["replay", &list, "--transport", "qtest"]).expect(0);
+    assert!(run.out().starts_with("completed\n"), "{run}");
+    assert!(run.err().contains("2 clock_steps without effect: QEMU's clock stands"), "{run}");
+    let run = place.run_on(&BARE, &["replay", &list]).expect(0);
+    assert!(!run.err().contains("clock_step"), "{run}");
+}
+
+#[test]
 fn a_journal_brings_its_machine_along_unless_that_reaches_out() {
     let place = Place::new();
     let args = ["run", "--ops", "70000", "--seed", "1", "--ports", "pc-testdev*,0x80", "--json"];

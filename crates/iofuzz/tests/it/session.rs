@@ -16,7 +16,7 @@ const HARMLESS: &str = "0x2f8-0x2ff";
 const DEADLY: &str = "0x2010-0x2017";
 
 /// A file that `cargo xtask deps` fetches.
-fn file(name: &str) -> String {
+pub(crate) fn file(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/linux-guest").join(name);
     assert!(path.is_file(), "{} is missing: run `cargo xtask deps`", path.display());
     path.into_os_string().into_string().unwrap()

@@ -115,3 +115,21 @@ fn no_qemu_outlives_it_when_it_is_killed() {
     running.output(Duration::from_secs(5));
     assert!(is_gone(qemu));
 }
+
+#[test]
+fn an_interrupted_shrink_says_so_and_keeps_what_it_has() {
+    let place = Place::new();
+    // The five that are needed are far from each other: seconds of work.
+    let needed = ["outb 0x2004 1\n", "outb 0x2005 2\n", "inb 0x2006\n", "outb 0x2007 4\n", "outb 0x2004 5\n"];
+    let list = place.file("list.txt", &needed.join(&"outb 0x70 1\n".repeat(3000)));
+    let running = Running::start(place.command(&["shrink", &list, "--transport", "sim", "-o", "short.txt"]));
+    std::thread::sleep(Duration::from_secs(2));
+    kill(Pid::from_raw(running.id()), Signal::SIGINT).unwrap();
+    let output = running.output(Duration::from_secs(10));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("; interrupted") && !said.contains("the time was over"), "{said}");
+    let left = std::fs::read_to_string(place.path("short.txt")).unwrap();
+    let count = left.lines().filter(|line| !line.starts_with('#')).count();
+    assert!((6..=12_005).contains(&count), "{count}");
+}

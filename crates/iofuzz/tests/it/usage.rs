@@ -38,6 +38,11 @@ fn wrong_command_lines_are_status_64_and_leave_nothing() {
         &["run", "--transport", "sim", "--skip", "0x10000"],
         &["run", "--transport", "sim", "--ports", "no-such-device"],
         &["run", "--transport", "sim", "--ports", "9-1"],
+        &["ports", "--transport", "sim", "--ports", "0x10000"],
+        &["classic", "--transport", "sim", "--ports", "serial,no-such-device"],
+        // What is wrong with the line is said before a machine is looked for.
+        &["run", "--qemu", "/no/such/qemu", "--ports", "9-1"],
+        &["classic", "--qemu", "/no/such/qemu", "--skip", "0x10000"],
         &["replay"],
         &["replay", "x", "--times", "0"],
         &["classic", "--fuzz-count", "-1"],
@@ -46,6 +51,56 @@ fn wrong_command_lines_are_status_64_and_leave_nothing() {
         let run = place.run(line);
         assert_refused(&run, 64);
         assert!(run.stdout.is_empty(), "{run}");
+    }
+    assert!(!place.path("iofuzz-out").exists());
+}
+
+#[test]
+fn a_file_of_regions_that_will_not_do_is_status_3_and_leaves_nothing() {
+    let place = Place::new();
+    let odd = place.file("odd", "0x80 diag\nserial here\n");
+    let many: String = (0..5000).map(|port| format!("{port} r\n")).collect();
+    let many = place.file("many", &many);
+    let folder = place.path("").into_os_string().into_string().unwrap();
+    for (file, why) in [
+        (odd.as_str(), "odd, line 2: expected"),
+        (&many, "at most 4096 regions, found 5000"),
+        (&folder, "Is a directory"),
+        ("./no-such-file", "No such file"),
+    ] {
+        for command in ["run", "classic", "ports"] {
+            let run = place.run(&[command, "--transport", "sim", "--ports", &format!("@{file}")]);
+            assert_refused(&run, 3);
+            assert!(run.err().contains(why), "{run}");
+        }
+    }
+    assert!(!place.path("iofuzz-out").exists());
+}
+
+#[test]
+fn nothing_left_to_fuzz_is_status_3_and_leaves_nothing() {
+    let place = Place::new();
+    for command in ["run", "classic"] {
+        let run = place.run(&[command, "--transport", "sim", "--skip", "*"]);
+        assert_refused(&run, 3);
+        assert!(run.err().contains("nothing left to fuzz: all of it is left alone"), "{run}");
+    }
+    assert!(!place.path("iofuzz-out").exists());
+}
+
+#[test]
+fn a_program_that_is_no_qemu_is_called_so() {
+    let place = Place::new();
+    for (program, why) in [
+        ("/bin/true", "/bin/true did not start: it ended with status 0, without a word; is this a QEMU?"),
+        ("/bin/cat", "is this a QEMU?"),
+        ("/nonexistent", "cannot run /nonexistent: No such file or directory"),
+    ] {
+        for command in ["run", "classic", "ports"] {
+            let run = place.run(&[command, "--qemu", program]);
+            assert_refused(&run, 3);
+            assert!(run.err().contains(why), "{run}");
+        }
     }
     assert!(!place.path("iofuzz-out").exists());
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::answer::{Answer, Answers};
 use super::encode::{Rest, Steps};
 use crate::instruction::{Instruction, MAX_CLOCK_STEP};
-use crate::target::{Progress, Value};
+use crate::target::{MAX_KEPT, Progress, Value};
 
 /// How much text may be on its way without an answer.
 const WINDOW: usize = 64 << 10;
@@ -15,8 +15,6 @@ const WINDOW: usize = 64 << 10;
 const BATCH: usize = 8 << 10;
 /// How many instructions are taken that are not yet sent.
 const QUEUE: usize = 1 << 14;
-/// How many values are kept that nobody fetched.
-const MAX_VALUES: usize = 1 << 20;
 
 /// What makes time go on in the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,7 +219,7 @@ impl<S: Read + Write> Link<S> {
                 (Purpose::Collect, ..) => self.collected.push(answer),
                 (Purpose::Value(bits), 0, Some(index)) => {
                     if let Answer::Value(value) = answer
-                        && self.values.len() < MAX_VALUES
+                        && self.values.len() < MAX_KEPT
                     {
                         self.values.push(Value { index, value: value & bits });
                     }

@@ -101,6 +101,12 @@ impl Machine {
         }
     }
 
+    /// Asks for that, and does not wait until it is done.
+    pub(super) fn request_reset(&mut self) -> Result<()> {
+        self.qmp().request("system_reset")?;
+        self.qmp().request("cont")
+    }
+
     pub(super) fn identity(&mut self) -> Identity {
         let command = match self {
             Self::Own(qemu) => qemu.command().to_vec(),

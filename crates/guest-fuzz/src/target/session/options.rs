@@ -8,6 +8,7 @@ use crate::target::qemu::QemuCommand;
 
 /// Which machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Guest {
     /// One that is started with this command, which must name what is booted: a disk, or a kernel and an initramfs.
     Start(QemuCommand),
@@ -20,6 +21,7 @@ pub enum Guest {
 
 /// How the guest's shell is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Line {
     /// The serial port that is added to a machine that we start: the first, unless the user's arguments have others. The
     /// guest must have a login or a shell there: `console=ttyS0` for most.
@@ -32,6 +34,7 @@ pub enum Line {
 
 /// How ports are accessed in the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Way {
     /// A small program of ours with all rights to the ports: the kernel's `iopl`.
     Iopl,

@@ -29,6 +29,9 @@ impl Walk<'_, '_> {
         }
         let l2_tables = std::mem::take(&mut self.l2_tables);
         for (&table, by) in l2_tables.iter().filter(|(table, by)| **table != 0 && by.active > 0) {
+            if self.stored_refcount(table >> bits).is_none() {
+                continue;
+            }
             for run in tables.l2_runs(HostOffset(table)) {
                 let host = run.first.raw & OFFSET_MASK;
                 let clusters = if run.step == 0 { 1 } else { run.count };

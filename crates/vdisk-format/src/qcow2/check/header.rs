@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::error::Error;
 use crate::feature::FeatureGroup;
-use crate::limits::{CLUSTER_BITS, MAX_BACKING_FILE_NAME};
+use crate::limits::{BITMAP_GRANULARITY_BITS, CLUSTER_BITS, MAX_BACKING_FILE_NAME};
 use crate::qcow2::bitmap::{Bitmap, BitmapTableEntryKind, BitmapsExtension, TableBudget};
 use crate::qcow2::extension::{AreaEnd, Content, Extension, FeatureNames, Magic};
 use crate::qcow2::header::{Header, MAGIC, feature_bit_name, feature_field, known_fields};
@@ -376,8 +376,8 @@ fn bitmap_findings(header: &Header<'_>, bitmap: &Bitmap<'_>, report: &mut Report
     if fixed.type_ != 1 {
         wrong("type 1 (dirty tracking bitmap)", format!("type {}", fixed.type_));
     }
-    if fixed.granularity_bits > 63 {
-        wrong("granularity_bits 0 to 63", fixed.granularity_bits.to_string());
+    if !BITMAP_GRANULARITY_BITS.contains(&fixed.granularity_bits) {
+        wrong("granularity_bits 9 to 31, which QEMU takes", fixed.granularity_bits.to_string());
     }
     if fixed.name_size == 0 {
         wrong("a name", "name_size 0".to_owned());
@@ -388,6 +388,13 @@ fn bitmap_findings(header: &Header<'_>, bitmap: &Bitmap<'_>, report: &mut Report
     if header.cluster_size().is_some_and(|cluster| !fixed.bitmap_table_offset.is_multiple_of(cluster)) {
         let found = format!("bitmap_table_offset {:#x}", fixed.bitmap_table_offset);
         wrong("a bitmap table at a cluster boundary", found);
+    }
+    let is_in_use = fixed.flags & 1 != 0;
+    let needed = header.cluster_size().and_then(|size| fixed.table_entries_needed(header.v2.size, size));
+    let least = needed.filter(|_| !is_in_use).unwrap_or(0).max(1);
+    if u64::from(fixed.bitmap_table_size) < least || fixed.bitmap_table_offset == 0 {
+        let found = format!("{} entries at {:#x}", fixed.bitmap_table_size, fixed.bitmap_table_offset);
+        wrong(&format!("a bitmap table of {least} entries"), found);
     }
     let wrong_entry = |entry: &crate::qcow2::bitmap::BitmapTableEntry| {
         entry.kind() == BitmapTableEntryKind::Invalid || entry.reserved() != 0

@@ -19,6 +19,8 @@ struct Visit {
     by: Referrers,
     /// Where the next cluster is, if it follows the one before; 0 before the first.
     next: u64,
+    /// Whether its `COPIED` flags are to agree with the refcounts.
+    has_flags: bool,
     allocated: u64,
     fragmented: u64,
     compressed: u64,
@@ -27,7 +29,11 @@ struct Visit {
 impl Walk<'_, '_> {
     /// Counts what the entries of the L2 table at `table` refer to, and looks for faults in them.
     pub(super) fn l2_table(&mut self, table: u64, by: Referrers) {
-        let mut visit = Visit { table, by, next: 0, allocated: 0, fragmented: 0, compressed: 0 };
+        // QEMU does not look at those of a table whose own refcount it cannot read.
+        let has_flags = by.active > 0
+            && table != 0
+            && self.stored_refcount(table >> self.geometry.cluster_bits()).is_some();
+        let mut visit = Visit { table, by, next: 0, has_flags, allocated: 0, fragmented: 0, compressed: 0 };
         if self.tables.l2_format().extended() {
             self.extended(&mut visit);
         } else {
@@ -100,7 +106,7 @@ impl Walk<'_, '_> {
         visit.next = host + (count << bits);
         let is_active = visit.by.active > 0;
         if self.geometry.data_file() {
-            if is_active && !copied {
+            if visit.has_flags && !copied {
                 self.not_copied(visit, index, count);
             }
             return;
@@ -186,7 +192,7 @@ impl Walk<'_, '_> {
         visit.next = offset + self.geometry.cluster_size();
         let (is_active, copied) = (visit.by.active > 0, entry.copied());
         if self.geometry.data_file() {
-            if is_active && !copied {
+            if visit.has_flags && !copied {
                 self.not_copied(visit, index, 1);
             }
             return;
@@ -245,7 +251,7 @@ impl Walk<'_, '_> {
         let place = L2Place { table: visit.table, index };
         self.problems.l2_run(Fault::DataOutside, place, count, L2Entry::new(host | flag), self.findings);
         // What lies outside has a refcount all the same, which the flag has to agree with.
-        if visit.by.active > 0 {
+        if visit.has_flags {
             let wrong = (0..count).filter(|i| {
                 let refcount = self.stored_refcount((host >> bits) + i);
                 refcount.is_some_and(|refcount| (refcount == 1) != copied)

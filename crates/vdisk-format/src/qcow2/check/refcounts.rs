@@ -67,7 +67,12 @@ impl Walk<'_, '_> {
         let (index, _) = self.geometry.refcount_indices(cluster)?;
         let entry = self.tables.refcount_table_entry(index).unwrap_or_default();
         // What is behind the end of the file reads as zeroes.
-        self.geometry.is_aligned(entry.block().0).then(|| self.tables.refcount(cluster).unwrap_or(0))
+        self.is_readable(entry.block().0).then(|| self.tables.refcount(cluster).unwrap_or(0))
+    }
+
+    /// Whether QEMU reads a refcount block there: it takes offsets for signed numbers.
+    fn is_readable(&self, block: u64) -> bool {
+        self.geometry.is_aligned(block) && block <= i64::MAX as u64
     }
 
     /// Compares the refcounts of all clusters of the file with the references to them.
@@ -97,7 +102,7 @@ impl Walk<'_, '_> {
         compared: &mut Compared,
     ) {
         let offset = entry.block().0;
-        if !self.geometry.is_aligned(offset) {
+        if !self.is_readable(offset) {
             // QEMU cannot tell their refcounts, and counts them as errors of the check.
             self.check.check_errors += clusters.end - clusters.start;
             return;
