@@ -4,6 +4,7 @@ mod copied;
 mod header;
 mod l2;
 mod problems;
+mod reader;
 mod refcounts;
 mod regions;
 mod segments;

@@ -10,6 +10,8 @@ use crate::units::HostOffset;
 
 /// Entries that follow one another in such a number are better counted as a run.
 const MANY: usize = 16;
+/// Tables of clusters this small are read, for mapping them costs more. In bytes.
+pub(super) const SMALL: u64 = 16 << 10;
 /// What QEMU's check takes for reserved in an entry that is not compressed.
 const RESERVED: u64 = 0x3f00_0000_0000_01fe;
 
@@ -19,8 +21,6 @@ struct Visit {
     by: Referrers,
     /// Where the next cluster is, if it follows the one before; 0 before the first.
     next: u64,
-    /// Whether its `COPIED` flags are to agree with the refcounts.
-    has_flags: bool,
     allocated: u64,
     fragmented: u64,
     compressed: u64,
@@ -29,11 +29,7 @@ struct Visit {
 impl Walk<'_, '_> {
     /// Counts what the entries of the L2 table at `table` refer to, and looks for faults in them.
     pub(super) fn l2_table(&mut self, table: u64, by: Referrers) {
-        // QEMU does not look at those of a table whose own refcount it cannot read.
-        let has_flags = by.active > 0
-            && table != 0
-            && self.stored_refcount(table >> self.geometry.cluster_bits()).is_some();
-        let mut visit = Visit { table, by, next: 0, has_flags, allocated: 0, fragmented: 0, compressed: 0 };
+        let mut visit = Visit { table, by, next: 0, allocated: 0, fragmented: 0, compressed: 0 };
         if self.tables.l2_format().extended() {
             self.extended(&mut visit);
         } else {
@@ -47,29 +43,40 @@ impl Walk<'_, '_> {
     }
 
     fn standard(&mut self, visit: &mut Visit) {
-        let format = self.tables.l2_format();
+        if self.geometry.cluster_size() <= SMALL {
+            let mut reader = std::mem::take(&mut self.reader);
+            let table = reader.read(self.tables.view(), visit.table, self.geometry.cluster_size());
+            self.entries(visit, 0, table.as_chunks::<8>().0);
+            self.reader = reader;
+            return;
+        }
         let tables = self.tables;
         for (first, entries) in tables.l2_pieces(HostOffset(visit.table)) {
-            let (mut index, mut rest) = (first, entries);
-            while let Some(entry) = rest.first() {
-                let raw = u64::from_be_bytes(*entry);
-                let taken = if raw == 0 {
-                    follow::<true>(rest, 0, 0)
-                } else if let Some(host) = self.plain(raw) {
-                    let count = follow::<true>(rest, raw, self.geometry.cluster_size());
-                    self.run(visit, index, host, count as u64, raw & L2Entry::COPIED != 0);
-                    // Behind a short run, the next ones are as short.
-                    let behind = rest.get(count..).unwrap_or_default();
-                    let is_single = visit.by == Referrers { active: 1, snapshots: 0 };
-                    let more = is_single && count < MANY && !self.geometry.data_file();
-                    count + if more { self.scattered(visit, behind) } else { 0 }
-                } else {
-                    self.odd(visit, index, L2Entry::new(raw), &format);
-                    1
-                };
-                index += taken as u64;
-                rest = rest.get(taken..).unwrap_or_default();
-            }
+            self.entries(visit, first, entries);
+        }
+    }
+
+    /// Entries of 8 bytes, the first of which has number `index`.
+    fn entries(&mut self, visit: &mut Visit, mut index: u64, mut rest: &[[u8; 8]]) {
+        let format = self.tables.l2_format();
+        while let Some(entry) = rest.first() {
+            let raw = u64::from_be_bytes(*entry);
+            let taken = if raw == 0 {
+                follow::<true>(rest, 0, 0)
+            } else if let Some(host) = self.plain(raw) {
+                let count = follow::<true>(rest, raw, self.geometry.cluster_size());
+                self.run(visit, index, host, count as u64, raw & L2Entry::COPIED != 0);
+                // Behind a short run, the next ones are as short.
+                let behind = rest.get(count..).unwrap_or_default();
+                let is_single = visit.by == Referrers { active: 1, snapshots: 0 };
+                let more = is_single && count < MANY && !self.geometry.data_file();
+                count + if more { self.scattered(visit, behind) } else { 0 }
+            } else {
+                self.odd(visit, index, L2Entry::new(raw), &format);
+                1
+            };
+            index += taken as u64;
+            rest = rest.get(taken..).unwrap_or_default();
         }
     }
 
@@ -106,7 +113,7 @@ impl Walk<'_, '_> {
         visit.next = host + (count << bits);
         let is_active = visit.by.active > 0;
         if self.geometry.data_file() {
-            if visit.has_flags && !copied {
+            if !copied && self.has_flags(visit) {
                 self.not_copied(visit, index, count);
             }
             return;
@@ -192,7 +199,7 @@ impl Walk<'_, '_> {
         visit.next = offset + self.geometry.cluster_size();
         let (is_active, copied) = (visit.by.active > 0, entry.copied());
         if self.geometry.data_file() {
-            if visit.has_flags && !copied {
+            if !copied && self.has_flags(visit) {
                 self.not_copied(visit, index, 1);
             }
             return;
@@ -251,13 +258,20 @@ impl Walk<'_, '_> {
         let place = L2Place { table: visit.table, index };
         self.problems.l2_run(Fault::DataOutside, place, count, L2Entry::new(host | flag), self.findings);
         // What lies outside has a refcount all the same, which the flag has to agree with.
-        if visit.has_flags {
+        if self.has_flags(visit) {
             let wrong = (0..count).filter(|i| {
                 let refcount = self.stored_refcount((host >> bits) + i);
                 refcount.is_some_and(|refcount| (refcount == 1) != copied)
             });
             self.check.corruptions += (wrong.count() as u64).saturating_mul(visit.by.active);
         }
+    }
+
+    /// Whether the table's `COPIED` flags are to agree with the refcounts: QEMU does not look at those of a table whose
+    /// own refcount it cannot read.
+    fn has_flags(&self, visit: &Visit) -> bool {
+        let Visit { table, by, .. } = visit;
+        by.active > 0 && *table != 0 && self.stored_refcount(table >> self.geometry.cluster_bits()).is_some()
     }
 
     /// Entries without the flag in an image with an external data file, whose clusters have no refcounts.

@@ -2,14 +2,17 @@
 
 use std::ops::Range;
 
-use super::problems::Fault;
+use super::l2::SMALL;
+use super::problems::{Fault, Problems};
 use super::walk::Walk;
+use crate::check::{Check, Findings};
 use crate::cluster_counts::CountedRun;
 use crate::cluster_set::ClusterSet;
 use crate::qcow2::claims::Owner;
 use crate::qcow2::geometry::Area;
-use crate::qcow2::refcount::{RefcountRun, RefcountTableEntry};
+use crate::qcow2::refcount::{RefcountBlock, RefcountRun, RefcountTableEntry};
 use crate::units::HostOffset;
+use crate::view::View;
 
 /// What a comparison leaves to be looked at.
 #[derive(Debug, Default)]
@@ -102,9 +105,14 @@ impl Walk<'_, '_> {
         compared: &mut Compared,
     ) {
         let offset = entry.block().0;
+        if offset == 0 {
+            self.compare_run(clusters, 0, compared);
+            return;
+        }
         if !self.is_readable(offset) {
             // QEMU cannot tell their refcounts, and counts them as errors of the check.
             self.check.check_errors += clusters.end - clusters.start;
+            self.overflows(clusters);
             return;
         }
         if known.as_ref().is_some_and(|block| block.offset == offset) {
@@ -118,7 +126,26 @@ impl Walk<'_, '_> {
 
     fn read_block(&mut self, offset: u64, clusters: &Range<u64>, compared: &mut Compared) -> Option<Block> {
         let tables = self.tables;
+        let size = self.geometry.cluster_size();
+        if size <= SMALL {
+            let mut reader = std::mem::take(&mut self.reader);
+            let copy = View::from(reader.read(tables.view(), offset, size));
+            let block = RefcountBlock::of(&copy, &self.geometry, HostOffset(0));
+            let block = block.and_then(|block| self.compare_runs(block, offset, clusters, compared));
+            self.reader = reader;
+            return block;
+        }
         let block = tables.refcount_block(HostOffset(offset))?;
+        self.compare_runs(block, offset, clusters, compared)
+    }
+
+    fn compare_runs(
+        &mut self,
+        block: RefcountBlock<'_, '_>,
+        offset: u64,
+        clusters: &Range<u64>,
+        compared: &mut Compared,
+    ) -> Option<Block> {
         let mut runs = Vec::new();
         let mut behind = 0;
         for run in block.runs() {
@@ -139,6 +166,13 @@ impl Walk<'_, '_> {
         let start = clusters.start.saturating_add(run.index).min(clusters.end);
         let end = start.saturating_add(run.count).min(clusters.end);
         self.compare_run(start..end, run.refcount, compared);
+    }
+
+    /// Clusters whose refcounts cannot be read: they may be referred to more often than any refcount can say.
+    fn overflows(&mut self, clusters: Range<u64>) {
+        let most = self.most();
+        let (check, problems, findings) = (&mut *self.check, &mut self.problems, &mut *self.findings);
+        self.counts.runs(clusters, |run| overflow(&run, most, check, problems, findings));
     }
 
     /// Clusters whose refcount is `refcount`.
@@ -164,10 +198,9 @@ impl Walk<'_, '_> {
                     suspects.insert(clusters.start, length, |_| {});
                 }
             }
-            if count > most {
-                check.corruptions = check.corruptions.saturating_add(length.saturating_mul(count - most));
-                problems.add(Fault::Overflow { clusters: clusters.clone(), count, most }, findings);
-            }
+            let run = CountedRun { clusters, count, marked };
+            overflow(&run, most, check, problems, findings);
+            let clusters = run.clusters;
             if references > refcount {
                 check.corruptions += length;
                 problems.add(Fault::RefcountTooLow { clusters, refcount, references }, findings);
@@ -181,5 +214,21 @@ impl Walk<'_, '_> {
                 problems.add(fault, findings);
             }
         });
+    }
+}
+
+/// References to clusters beyond what their refcounts can say: QEMU counts each.
+fn overflow(
+    run: &CountedRun,
+    most: u64,
+    check: &mut Check,
+    problems: &mut Problems,
+    findings: &mut Findings,
+) {
+    let CountedRun { clusters, count, .. } = run;
+    if *count > most {
+        let corruptions = (clusters.end - clusters.start).saturating_mul(count - most);
+        check.corruptions = check.corruptions.saturating_add(corruptions);
+        problems.add(Fault::Overflow { clusters: clusters.clone(), count: *count, most }, findings);
     }
 }

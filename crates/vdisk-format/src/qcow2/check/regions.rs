@@ -4,10 +4,12 @@
 use super::problems::Fault;
 use super::segments::segments;
 use super::walk::Walk;
+use crate::limits::MAX_SNAPSHOTS;
 use crate::qcow2::bitmap::{BitmapTableEntry, BitmapTableEntryKind, BitmapsExtension};
 use crate::qcow2::claims::Owner;
 use crate::qcow2::extension::Content;
 use crate::qcow2::geometry::Area;
+use crate::qcow2::snapshot::SnapshotHeader;
 use crate::units::HostOffset;
 
 /// Autoclear feature bit 0: the bitmaps are as the disk is. Without it they mean nothing, and QEMU does not look at them.
@@ -38,24 +40,36 @@ impl Walk<'_, '_> {
 
     fn snapshot_table(&mut self) {
         let mut snapshots = self.tables.snapshots();
+        let mut left = self.tables.header().v2.nb_snapshots.min(MAX_SNAPSHOTS);
+        let mut missing = 0;
         for snapshot in snapshots.by_ref() {
             match snapshot {
-                Ok(snapshot) if self.geometry.version() >= 3 => {
-                    let size = snapshot.fixed.extra_data_size;
-                    if size < SNAPSHOT_EXTRA_DATA {
-                        self.check.corruptions += 1;
-                        let fault = Fault::SnapshotExtraData { entry: snapshot.offset.0, size };
-                        self.problems.add(fault, self.findings);
-                    }
+                Ok(snapshot) => {
+                    left = left.saturating_sub(1);
+                    self.extra_data(snapshot.offset.0, snapshot.fixed.extra_data_size, 1);
                 }
-                Ok(_) => {}
                 Err(error) => {
                     self.check.extra_corruptions += 1;
                     self.problems.add(Fault::SnapshotTable(error.to_string()), self.findings);
+                    missing = left;
                 }
             }
         }
-        self.region(Owner::SnapshotTable, snapshots.area());
+        let area = snapshots.area();
+        // Behind the end of the file, QEMU reads zeroes for entries.
+        let length = area.length.saturating_add(u64::from(missing) * SnapshotHeader::SIZE);
+        if missing > 0 {
+            self.extra_data(area.end(), 0, missing.into());
+        }
+        self.region(Owner::SnapshotTable, Area { length, ..area });
+    }
+
+    /// The size of the extra data of `count` snapshots.
+    fn extra_data(&mut self, entry: u64, size: u32, count: u64) {
+        if self.geometry.version() >= 3 && size < SNAPSHOT_EXTRA_DATA {
+            self.check.corruptions += count;
+            self.problems.add(Fault::SnapshotExtraData { entry, size }, self.findings);
+        }
     }
 
     fn bitmaps(&mut self, extension: &BitmapsExtension) {

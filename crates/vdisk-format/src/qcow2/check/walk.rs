@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::problems::{Fault, Problems};
+use super::reader::Reader;
 use super::segments::segments;
 use crate::check::{Check, Findings};
 use crate::cluster_counts::ClusterCounts;
@@ -33,6 +34,7 @@ pub(super) struct Walk<'t, 'a> {
     pub(super) regions: Vec<Region>,
     /// References to clusters with compressed data.
     pub(super) compressed: Option<ClusterCounts>,
+    pub(super) reader: Reader,
 }
 
 /// How many L1 entries refer to an L2 table.
@@ -71,6 +73,7 @@ impl<'t, 'a> Walk<'t, 'a> {
             l2_tables: BTreeMap::new(),
             regions: Vec::new(),
             compressed: None,
+            reader: Reader::default(),
         }
     }
 
