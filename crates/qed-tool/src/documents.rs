@@ -6,7 +6,6 @@ use std::path::Path;
 
 use serde::{Serialize, Serializer};
 use tool_support::output::Lossy;
-use vdisk_format::check::{Check, Verdict};
 use vdisk_format::qed::fragmentation::Fragmentation;
 use vdisk_format::qed::map::Extent;
 use vdisk_format::qed::scrub::Scrubbed;
@@ -20,29 +19,6 @@ const SCHEMA: u32 = 1;
 
 fn name(path: &Path) -> String {
     path.display().to_string()
-}
-
-/// The document of `check`: the keys of `qemu-img check --output=json`, and more.
-#[derive(Serialize)]
-pub(crate) struct CheckDocument<'c> {
-    schema: u32,
-    filename: String,
-    format: &'static str,
-    verdict: &'static str,
-    #[serde(flatten)]
-    check: &'c Check,
-}
-
-impl<'c> CheckDocument<'c> {
-    pub(crate) fn new(path: &Path, check: &'c Check) -> Self {
-        let verdict = match check.verdict() {
-            Verdict::Clean => "clean",
-            Verdict::Leaks => "leaks",
-            Verdict::Unsupported => "unsupported",
-            _ => "corrupt",
-        };
-        Self { schema: SCHEMA, filename: name(path), format: "qed", verdict, check }
-    }
 }
 
 /// The document of `dump-header` and `show header`.

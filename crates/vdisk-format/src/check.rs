@@ -18,6 +18,8 @@ pub struct Check {
     pub check_errors: u64,
     /// What `qemu-img check` does not look for, or refuses to open the image for, and which makes the image unsound.
     pub extra_corruptions: u64,
+    /// Leaks that look like what a lost table has left behind: freed, they take the guest's data with them.
+    pub lost_mappings: u64,
     /// Clusters of the virtual disk.
     pub total_clusters: u64,
     /// Clusters of the virtual disk that have one of the file.
@@ -70,7 +72,7 @@ impl Check {
     /// Whether anything is damaged.
     #[must_use]
     pub fn is_corrupt(&self) -> bool {
-        self.corruptions > 0 || self.check_errors > 0 || self.extra_corruptions > 0
+        self.corruptions > 0 || self.check_errors > 0 || self.extra_corruptions > 0 || self.lost_mappings > 0
     }
 }
 

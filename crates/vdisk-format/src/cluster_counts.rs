@@ -291,9 +291,11 @@ impl Many {
                 few.entry(at as u16).or_default()
             }
             Self::Few(few) => {
-                let mut all = Box::new([0; CHUNK as usize]);
+                let mut all = Box::new([0u16; CHUNK as usize]);
                 for (&at, &many) in few.iter() {
-                    all.get_mut(usize::from(at)).map(|number: &mut u16| *number = many);
+                    if let Some(number) = all.get_mut(usize::from(at)) {
+                        *number = many;
+                    }
                 }
                 *self = Self::All(all);
                 return self.add(at, times, base, huge);

@@ -110,6 +110,13 @@ impl Report {
         self.findings.push(finding);
     }
 
+    /// Makes findings with these codes as bad as `severity`, or leaves them worse.
+    pub(crate) fn raise(&mut self, codes: &[&str], severity: Severity) {
+        for finding in self.findings.iter_mut().filter(|finding| codes.contains(&finding.code)) {
+            finding.severity = finding.severity.max(severity);
+        }
+    }
+
     pub(crate) fn add(
         &mut self,
         severity: Severity,

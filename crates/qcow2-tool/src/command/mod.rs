@@ -1,7 +1,10 @@
 //! One file per command.
 
+mod check;
 mod dump;
 mod extension;
+
+use std::process::ExitCode;
 
 use tool_support::Outcome;
 use tool_support::image::Format;
@@ -9,7 +12,7 @@ use vdisk_format::View;
 use vdisk_format::qcow2::{self, edit, header::known_fields};
 use vdisk_format::report::Report;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, Output};
 use crate::original::spec_name;
 
 /// What the shared commands need to know of qcow2.
@@ -20,11 +23,14 @@ fn check(image: &View<'_>) -> Report {
 }
 
 /// Runs the command.
-pub(crate) fn run(cli: Cli) -> Outcome {
+pub(crate) fn run(cli: Cli) -> Outcome<ExitCode> {
     let Cli { file, j, json, open, command } = cli;
     let form = dump::Form::new(j, json);
     let json = j || json;
     match command {
+        Command::Check { output, force } => {
+            return check::run(&file, open, json || output == Some(Output::Json), force);
+        }
         Command::DumpHeader => dump::header(&file, open, form),
         Command::DumpHeaderExts => dump::extensions(&file, open, form),
         Command::SetHeader(args) => {
@@ -47,5 +53,6 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::ClearFeatureBit(args) => args.run(FORMAT, open, json, &file, false, edit::set_feature_bit),
         Command::Undo(args) => args.run(FORMAT, open, json, &file),
         Command::Apply(args) => args.run(FORMAT, open, json, &file),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }

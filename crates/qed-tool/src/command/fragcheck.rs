@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use tool_support::image::{OpenArgs, with_progress};
+use tool_support::image::{OpenArgs, percent, with_progress};
 use tool_support::status::warn;
 use tool_support::{Out, Outcome};
 use vdisk_format::qed::{Tables, fragmentation::fragmentation};
@@ -30,9 +30,4 @@ pub(super) fn run(path: &Path, open: OpenArgs, json: bool) -> Outcome {
         warn(&format!("{path}: {} L1 entries name no table, and are not counted", found.skipped_tables));
     }
     Ok(())
-}
-
-/// `part` of `whole` in percent; nothing of nothing is 0.
-pub(super) fn percent(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
 }

@@ -1,6 +1,7 @@
 //! The image half: for tools whose commands read and change disk images.
 
 mod apply;
+mod check;
 mod feature_bit;
 pub mod line;
 mod open;
@@ -16,6 +17,7 @@ use vdisk_format::plan::Fingerprint;
 use vdisk_format::report::{Report, Severity};
 
 pub use apply::ApplyArgs;
+pub use check::{percent, print_check};
 pub use feature_bit::FeatureBitArgs;
 pub use open::OpenArgs;
 pub use plan_args::{PlanArgs, same_file};

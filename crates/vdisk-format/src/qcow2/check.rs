@@ -1,8 +1,11 @@
 //! What is wrong with an image: its header by [`header`], all of it by [`check`].
 
+mod agreement;
 mod copied;
 mod header;
 mod l2;
+mod lost;
+mod overlaps;
 mod problems;
 mod reader;
 mod refcounts;
@@ -43,7 +46,9 @@ use walk::Walk;
 pub fn check<'a>(image: impl Into<View<'a>>) -> Result<Check> {
     let view = image.into();
     let header = Header::parse(view.bytes())?;
-    let report = self::header(&header);
+    let mut report = self::header(&header);
+    // Of a header alone they are worth a note; of an image, QEMU says with them that it is not to be trusted.
+    report.raise(&["dirty", "corrupt"], Severity::Error);
     let mut check = Check {
         extra_corruptions: errors(&report),
         unsupported: header.v3.incompatible_features & !KNOWN_INCOMPATIBLE_FEATURES != 0,
@@ -74,5 +79,8 @@ fn tables_of(tables: &Tables<'_>, check: &mut Check, findings: &mut Findings) {
     walk.refcount_blocks();
     let compared = walk.compare();
     walk.copied_flags(&compared);
+    walk.agreement();
+    walk.overlaps();
+    walk.lost_mappings();
     walk.tell();
 }

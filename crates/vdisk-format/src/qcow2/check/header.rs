@@ -389,6 +389,9 @@ fn bitmap_findings(header: &Header<'_>, bitmap: &Bitmap<'_>, report: &mut Report
         let found = format!("bitmap_table_offset {:#x}", fixed.bitmap_table_offset);
         wrong("a bitmap table at a cluster boundary", found);
     }
+    if fixed.extra_data_size != 0 {
+        wrong("no extra data, for QEMU takes none", format!("extra_data_size {}", fixed.extra_data_size));
+    }
     let is_in_use = fixed.flags & 1 != 0;
     let needed = header.cluster_size().and_then(|size| fixed.table_entries_needed(header.v2.size, size));
     let least = needed.filter(|_| !is_in_use).unwrap_or(0).max(1);

@@ -1,5 +1,6 @@
 //! A visit to an L2 table.
 
+use super::lost::MOST_RUNS;
 use super::problems::{Fault, L2Place};
 use super::walk::{Referrers, Walk};
 use crate::cluster_counts::ClusterCounts;
@@ -21,6 +22,8 @@ struct Visit {
     by: Referrers,
     /// Where the next cluster is, if it follows the one before; 0 before the first.
     next: u64,
+    /// Whether an entry is not 0.
+    is_used: bool,
     allocated: u64,
     fragmented: u64,
     compressed: u64,
@@ -29,13 +32,17 @@ struct Visit {
 impl Walk<'_, '_> {
     /// Counts what the entries of the L2 table at `table` refer to, and looks for faults in them.
     pub(super) fn l2_table(&mut self, table: u64, by: Referrers) {
-        let mut visit = Visit { table, by, next: 0, allocated: 0, fragmented: 0, compressed: 0 };
+        let mut visit =
+            Visit { table, by, next: 0, is_used: false, allocated: 0, fragmented: 0, compressed: 0 };
         if self.tables.l2_format().extended() {
             self.extended(&mut visit);
         } else {
             self.standard(&mut visit);
         }
         self.problems.end_of_table(self.findings);
+        if !visit.is_used && by.active > 0 && self.empty_tables.len() < MOST_RUNS {
+            self.empty_tables.push(table);
+        }
         // Only the disk as it is counts.
         self.check.allocated_clusters += visit.allocated.saturating_mul(by.active);
         self.check.fragmented_clusters += visit.fragmented.saturating_mul(by.active);
@@ -61,6 +68,7 @@ impl Walk<'_, '_> {
         let format = self.tables.l2_format();
         while let Some(entry) = rest.first() {
             let raw = u64::from_be_bytes(*entry);
+            visit.is_used |= raw != 0;
             let taken = if raw == 0 {
                 follow::<true>(rest, 0, 0)
             } else if let Some(host) = self.plain(raw) {
@@ -85,6 +93,7 @@ impl Walk<'_, '_> {
         let tables = self.tables;
         for run in tables.l2_runs(HostOffset(visit.table)) {
             let L2Entry { raw, bitmap } = run.first;
+            visit.is_used |= raw != 0 || bitmap.0 != 0;
             if raw == 0 && bitmap.allocated() == 0 {
                 continue;
             }

@@ -7,7 +7,8 @@ use super::walk::Region;
 use crate::check::Findings;
 use crate::cluster_set::ClusterSet;
 use crate::qcow2::claims::{Claim, Owner, claims};
-use crate::qcow2::geometry::OFFSET_MASK;
+use crate::qcow2::geometry::{Area, OFFSET_MASK};
+use crate::qcow2::header::known_fields;
 use crate::qcow2::l2::L2Entry;
 use crate::qcow2::tables::Tables;
 use crate::report::{Finding, Severity};
@@ -53,6 +54,15 @@ pub(super) enum Fault {
     RefcountTooHigh { clusters: Range<u64>, refcount: u64, references: u64 },
     Overflow { clusters: Range<u64>, count: u64, most: u64 },
     Leak { clusters: Range<u64>, refcount: u64 },
+    // What QEMU does not look for.
+    Overlap { clusters: Range<u64> },
+    TableCut { area: Area },
+    Field { code: &'static str, name: &'static str, expected: String, found: String },
+    SnapshotId { entry: u64, id: String },
+    SnapshotL1Short { entry: u64, entries: u64, needed: u64 },
+    Luks(String),
+    LostTable { cluster: u64, entries: u64 },
+    EmptyTable { table: u64, clusters: Range<u64> },
 }
 
 /// An entry of an L2 table.
@@ -244,6 +254,14 @@ impl Fault {
             Self::RefcountTooHigh { .. } => "refcount-too-high",
             Self::Overflow { .. } => "refcount-overflow",
             Self::Leak { .. } => "leak",
+            Self::Overlap { .. } => "overlap",
+            Self::TableCut { .. } => "table-cut",
+            Self::Field { code, .. } => code,
+            Self::SnapshotId { .. } => "snapshot-id",
+            Self::SnapshotL1Short { .. } => "snapshot-l1-size",
+            Self::Luks(_) => "luks-header",
+            Self::LostTable { .. } => "lost-table",
+            Self::EmptyTable { .. } => "empty-table",
         }
     }
 
@@ -252,7 +270,9 @@ impl Fault {
         match self {
             Self::RefcountTooLow { clusters, .. }
             | Self::RefcountTooHigh { clusters, .. }
-            | Self::Overflow { clusters, .. } => Some(clusters.start),
+            | Self::Overflow { clusters, .. }
+            | Self::Overlap { clusters } => Some(clusters.start),
+            Self::TableCut { area } => Some(area.offset.0 >> tables.geometry().cluster_bits()),
             Self::RefcountBlockShared { block, .. } => Some(block >> tables.geometry().cluster_bits()),
             _ => None,
         }
@@ -363,6 +383,39 @@ impl Fault {
                 let expected = "a reference to it, or refcount 0";
                 let found = format!("refcount {refcount} and no reference");
                 (range(clusters, bits), clusters.start << bits, owned(expected), found)
+            }
+            Self::Overlap { clusters } => {
+                let (expected, found) = ("one owner, for one is a table", "several");
+                (range(clusters, bits), clusters.start << bits, owned(expected), owned(found))
+            }
+            Self::TableCut { area } => {
+                let found = format!("its end at {:#x}", area.end());
+                (format!("table at {:#x}", area.offset.0), area.offset.0, in_file(), found)
+            }
+            Self::Field { name, expected, found, .. } => {
+                let at = known_fields().find(|field| field.name == *name).map_or(0, |field| field.offset);
+                (owned(name), at, expected.clone(), found.clone())
+            }
+            Self::SnapshotId { entry, id } => {
+                (owned("ID of a snapshot"), *entry, owned("one that no other snapshot has"), id.clone())
+            }
+            Self::SnapshotL1Short { entry, entries, needed } => {
+                let expected = format!("{needed} entries, for so many its disk needs");
+                (owned("L1 table of a snapshot"), *entry, expected, entries.to_string())
+            }
+            Self::Luks(error) => (owned("LUKS header"), 0, owned("one that can be read"), error.clone()),
+            Self::LostTable { cluster, entries } => {
+                let found = format!("a table of {entries} entries that name leaked clusters");
+                (
+                    range(&(*cluster..cluster + 1), bits),
+                    cluster << bits,
+                    owned("nothing, for it is leaked"),
+                    found,
+                )
+            }
+            Self::EmptyTable { table, clusters } => {
+                let found = format!("none, and {} leaked behind it", range(clusters, bits));
+                (format!("L2 table {table:#x}"), *table, owned("entries"), found)
             }
             // Those of L2 entries have findings of their own.
             _ => (owned("L2 entry"), 0, String::new(), String::new()),

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::l2::SMALL;
+use super::lost::MOST_RUNS as MOST_LEAKS;
 use super::problems::{Fault, Problems};
 use super::walk::Walk;
 use crate::check::{Check, Findings};
@@ -186,6 +187,7 @@ impl Walk<'_, '_> {
         let most = self.most();
         let (counts, uncopied) = (&self.counts, &self.uncopied);
         let (check, problems, findings) = (&mut *self.check, &mut self.problems, &mut *self.findings);
+        let leaks = &mut self.leaks;
         counts.runs(clusters, |CountedRun { clusters, count, marked }| {
             let length = clusters.end - clusters.start;
             let references = count.min(most);
@@ -207,6 +209,7 @@ impl Walk<'_, '_> {
             } else if references < refcount {
                 check.leaks += length;
                 let fault = if references == 0 {
+                    remember(leaks, &clusters);
                     Fault::Leak { clusters, refcount }
                 } else {
                     Fault::RefcountTooHigh { clusters, refcount, references }
@@ -230,5 +233,16 @@ fn overflow(
         let corruptions = (clusters.end - clusters.start).saturating_mul(count - most);
         check.corruptions = check.corruptions.saturating_add(corruptions);
         problems.add(Fault::Overflow { clusters: clusters.clone(), count: *count, most }, findings);
+    }
+}
+
+/// Adds leaked clusters to those that are known, behind which they are.
+fn remember(leaks: &mut Vec<Range<u64>>, clusters: &Range<u64>) {
+    if let Some(last) = leaks.last_mut()
+        && last.end == clusters.start
+    {
+        last.end = clusters.end;
+    } else if leaks.len() < MOST_LEAKS {
+        leaks.push(clusters.clone());
     }
 }

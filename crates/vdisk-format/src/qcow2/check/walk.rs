@@ -1,6 +1,7 @@
 //! [`Walk`]: the tables are visited, each once, and who refers to which cluster is counted.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::problems::{Fault, Problems};
 use super::reader::Reader;
@@ -35,6 +36,10 @@ pub(super) struct Walk<'t, 'a> {
     /// References to clusters with compressed data.
     pub(super) compressed: Option<ClusterCounts>,
     pub(super) reader: Reader,
+    /// Clusters with a refcount that nothing refers to, in order; not all of them where they are many runs.
+    pub(super) leaks: Vec<Range<u64>>,
+    /// L2 tables of the disk as it is in which nothing is.
+    pub(super) empty_tables: Vec<u64>,
 }
 
 /// How many L1 entries refer to an L2 table.
@@ -74,6 +79,8 @@ impl<'t, 'a> Walk<'t, 'a> {
             regions: Vec::new(),
             compressed: None,
             reader: Reader::default(),
+            leaks: Vec::new(),
+            empty_tables: Vec::new(),
         }
     }
 
