@@ -63,14 +63,7 @@ pub enum Command {
     /// sizes that do not agree, and leaks that look like lost tables. With --json, the keys are those of
     /// `qemu-img check --output=json`, and `findings`. No other file is opened.
     #[command(after_help = CHECK_STATUS_HELP)]
-    Check {
-        /// human, or json, which is --json: as `qemu-img check` spells it
-        #[arg(long, value_enum, conflicts_with_all = ["json", "j"])]
-        output: Option<Output>,
-        /// Check it even though it does not begin as a qcow2 image
-        #[arg(long)]
-        force: bool,
-    },
+    Check(CheckArgs),
     /// Dump the header and the header extensions
     #[command(after_help = EXIT_STATUS_HELP)]
     DumpHeader,
@@ -133,6 +126,23 @@ pub enum Command {
     /// Commit a plan saved by --save-plan, or complete it after a crash
     #[command(after_help = EXIT_STATUS_HELP)]
     Apply(ApplyArgs),
+}
+
+/// How to check.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// human, or json, which is --json: as `qemu-img check` spells it
+    #[arg(long, value_enum, conflicts_with_all = ["json", "j"])]
+    pub output: Option<Output>,
+    /// Check it even though it does not begin as a qcow2 image
+    #[arg(long)]
+    pub force: bool,
+    /// Decode every compressed cluster, too
+    #[arg(long)]
+    pub deep: bool,
+    /// How many threads do that: as many as there are processors, where nothing is said
+    #[arg(long, value_name = "N", requires = "deep")]
+    pub threads: Option<std::num::NonZero<usize>>,
 }
 
 /// How `--output` wants it.

@@ -12,7 +12,7 @@ use vdisk_format::View;
 use vdisk_format::qcow2::{self, edit, header::known_fields};
 use vdisk_format::report::Report;
 
-use crate::args::{Cli, Command, Output};
+use crate::args::{Cli, Command};
 use crate::original::spec_name;
 
 /// What the shared commands need to know of qcow2.
@@ -28,9 +28,7 @@ pub(crate) fn run(cli: Cli) -> Outcome<ExitCode> {
     let form = dump::Form::new(j, json);
     let json = j || json;
     match command {
-        Command::Check { output, force } => {
-            return check::run(&file, open, json || output == Some(Output::Json), force);
-        }
+        Command::Check(args) => return check::run(&file, open, json, &args),
         Command::DumpHeader => dump::header(&file, open, form),
         Command::DumpHeaderExts => dump::extensions(&file, open, form),
         Command::SetHeader(args) => {
