@@ -61,7 +61,7 @@ pub enum Command {
     ///
     /// The counts are those of `qemu-img check`. What it does not look for is told apart: overlaps, tables that are cut,
     /// sizes that do not agree, and leaks that look like lost tables. With --json, the keys are those of
-    /// `qemu-img check --output=json`, and `findings`. No other file is opened.
+    /// `qemu-img check --output=json`, and `findings`. No file that the image names is opened, unless --chain asks.
     #[command(after_help = CHECK_STATUS_HELP)]
     Check(CheckArgs),
     /// Dump the header and the header extensions
@@ -137,6 +137,11 @@ pub struct CheckArgs {
     /// Check it even though it does not begin as a qcow2 image
     #[arg(long)]
     pub force: bool,
+    /// Check the images that it is backed by, too, and the length of its external data file
+    ///
+    /// Whoever made the image chooses which files of this computer are read then.
+    #[arg(long)]
+    pub chain: bool,
     /// Decode every compressed cluster, too
     #[arg(long)]
     pub deep: bool,

@@ -17,7 +17,7 @@ use vdisk_format::plan::Fingerprint;
 use vdisk_format::report::{Report, Severity};
 
 pub use apply::ApplyArgs;
-pub use check::{percent, print_check};
+pub use check::{Checked, percent, print_check};
 pub use feature_bit::FeatureBitArgs;
 pub use open::OpenArgs;
 pub use plan_args::{PlanArgs, same_file};
