@@ -2,6 +2,8 @@
 
 mod dump;
 mod extension;
+mod fragcheck;
+mod map;
 
 use tool_support::Outcome;
 use tool_support::image::Format;
@@ -27,6 +29,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
     match command {
         Command::DumpHeader => dump::header(&file, open, form),
         Command::DumpHeaderExts => dump::extensions(&file, open, form),
+        Command::Map(args) => map::run(&file, open, json, &args),
+        Command::Fragcheck { snapshot } => fragcheck::run(&file, open, json, snapshot.as_deref()),
         Command::SetHeader(args) => {
             let field = known_fields().find(|field| field.name == spec_name(&args.name));
             args.run(FORMAT, open, json, &file, field, edit::set_field)

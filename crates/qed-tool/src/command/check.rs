@@ -4,12 +4,13 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use tool_support::image::map::percent;
 use tool_support::image::{OpenArgs, with_progress};
 use tool_support::{Failure, Out, Outcome};
 use vdisk_format::check::{Check, Verdict};
 use vdisk_format::qed;
 
-use super::{expect_qed_unless, fragcheck::percent};
+use super::expect_qed_unless;
 use crate::documents::CheckDocument;
 
 /// Most findings that the text shows.

@@ -3,6 +3,7 @@
 mod apply;
 mod feature_bit;
 pub mod line;
+pub mod map;
 mod open;
 mod plan_args;
 mod progress;
