@@ -19,7 +19,12 @@ pub(super) fn run(path: &Path, open: OpenArgs, json: bool) -> Outcome {
     if json {
         out.json(&FragmentationDocument::new(path, None, found))?;
     } else {
-        fragmentation_line(&mut out, found.total_clusters, found.allocated_clusters, found.fragmented_clusters)?;
+        fragmentation_line(
+            &mut out,
+            found.total_clusters,
+            found.allocated_clusters,
+            found.fragmented_clusters,
+        )?;
     }
     out.finish()?;
     if found.skipped_tables > 0 {

@@ -114,9 +114,7 @@ impl<'i> Qcow2<'i> {
             (None, None) => Box::new(map(&self.tables)),
             (None, Some(file)) => Box::new(with_holes(map(&self.tables), file)),
             (Some(snapshot), None) => Box::new(map_snapshot(&self.tables, snapshot)),
-            (Some(snapshot), Some(file)) => {
-                Box::new(with_holes(map_snapshot(&self.tables, snapshot), file))
-            }
+            (Some(snapshot), Some(file)) => Box::new(with_holes(map_snapshot(&self.tables, snapshot), file)),
         }
     }
 
