@@ -56,16 +56,15 @@ pub fn fragmentation_of_snapshot(tables: &Tables<'_>, snapshot: &Snapshot<'_>) -
 fn count(tables: &Tables<'_>, l1_table: Area, size: u64) -> Fragmentation {
     let geometry = tables.geometry();
     let bits = geometry.cluster_bits();
-    let mut all = Fragmentation {
-        total_clusters: size.div_ceil(geometry.cluster_size()),
-        ..Fragmentation::default()
-    };
+    let mut all =
+        Fragmentation { total_clusters: size.div_ceil(geometry.cluster_size()), ..Fragmentation::default() };
     let named = || {
         let used = tables.l1_entries(l1_table).filter(|(_, entry)| entry.is_allocated());
         used.map(|(index, entry)| (index, entry.l2_table()))
     };
     // Each table is read once, however many entries name it.
-    let repeated = ClusterSet::named_twice(named().map(|(_, table)| table.0 >> bits), geometry.file_clusters());
+    let repeated =
+        ClusterSet::named_twice(named().map(|(_, table)| table.0 >> bits), geometry.file_clusters());
     let mut counted = BTreeMap::new();
     let mut next = None;
     for (l1_index, table) in named() {

@@ -36,7 +36,8 @@ impl Parts {
             Err(host) => return Some(self.subclusters(geometry, entry, start, host)),
         };
         // Equal entries that name a cluster do not go on in one another.
-        let is_alike = self.run.step != 0 || entry.is_compressed() || entry.host_cluster(&self.format).is_none();
+        let is_alike =
+            self.run.step != 0 || entry.is_compressed() || entry.host_cluster(&self.format).is_none();
         let mut count = if is_alike { left } else { 1 };
         if let ExtentKind::Data { offset } = kind
             && !geometry.data_file()
