@@ -22,7 +22,6 @@ pub(crate) const BINARY: Binary = Binary {
         &["dump-header-exts", "--json"],
         &["map"],
         &["map", "--json"],
-        &["map", "--output", "json", "--chain"],
         &["fragcheck"],
         &["fragcheck", "--json"],
     ],

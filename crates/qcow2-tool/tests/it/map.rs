@@ -216,7 +216,7 @@ fn the_text() {
     assert_eq!(
         text(&[], &mut map),
         "Offset          Length          Mapped to       File\n\
-         0               0x1000          0xe000          image\n\
+         0               0x1000          0xb000          image\n\
          0x1000          0x1000          0x6000          image\n\
          0x100000        0x2000          compressed      image\n\
          0x200000        0x1000          0x9000          image\n"
@@ -240,5 +240,6 @@ fn what_is_no_qcow2_image_is_mapped_when_forced() {
     let run = qcow2(&image, &["map"]).expect(1);
     assert!(run.err().contains("no qcow2 image") && run.err().contains("--force"), "{run}");
     qcow2(&image, &["map", "--force"]).expect(0);
+    qcow2(&image, &["map", "--chain"]).expect(1);
     qcow2(&image, &["fragcheck"]).expect(1);
 }

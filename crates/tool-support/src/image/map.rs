@@ -8,6 +8,9 @@ use serde::{Serialize, Serializer};
 
 use crate::Out;
 
+/// Text is written in pieces of so many bytes.
+const WRITTEN: usize = 1 << 15;
+
 /// The document of `map --json`. The extents are written as they are found.
 #[derive(Debug, Serialize)]
 pub struct MapDocument<I: Iterator<Item: Serialize>> {
@@ -103,37 +106,43 @@ pub fn joined(mut entries: impl Iterator<Item = MapEntry>) -> impl Iterator<Item
 /// # Errors
 /// As [`Write::write_all`].
 pub fn array(out: &mut Out, entries: impl Iterator<Item = MapEntry>) -> io::Result<()> {
-    let mut line = Vec::with_capacity(256);
-    line.push(b'[');
+    let mut text = Vec::with_capacity(2 * WRITTEN);
+    text.push(b'[');
+    // Lines are alike: what is between start and offset is as a rule that of the line before.
+    let (mut middle, mut middle_of) = (Vec::new(), None);
     for (index, entry) in entries.enumerate() {
         if index > 0 {
-            line.extend_from_slice(b",\n");
+            text.extend_from_slice(b",\n");
         }
-        line.extend_from_slice(b"{ \"start\": ");
-        decimal(&mut line, entry.start);
-        line.extend_from_slice(b", \"length\": ");
-        decimal(&mut line, entry.length);
-        line.extend_from_slice(b", \"depth\": ");
-        decimal(&mut line, entry.depth);
-        for (key, value) in [
-            (&b", \"present\": "[..], entry.present),
-            (b", \"zero\": ", entry.zero),
-            (b", \"data\": ", entry.data),
-            (b", \"compressed\": ", entry.compressed),
-        ] {
-            line.extend_from_slice(key);
-            line.extend_from_slice(if value { b"true" } else { b"false" });
+        text.extend_from_slice(b"{ \"start\": ");
+        decimal(&mut text, entry.start);
+        let alike = Some(MapEntry { start: 0, offset: None, ..entry });
+        if middle_of != alike {
+            middle_of = alike;
+            middle = keys(&entry);
         }
+        text.extend_from_slice(&middle);
         if let Some(offset) = entry.offset {
-            line.extend_from_slice(b", \"offset\": ");
-            decimal(&mut line, offset);
+            text.extend_from_slice(b", \"offset\": ");
+            decimal(&mut text, offset);
         }
-        line.push(b'}');
-        out.write_all(&line)?;
-        line.clear();
+        text.push(b'}');
+        if text.len() >= WRITTEN {
+            out.write_all(&text)?;
+            text.clear();
+        }
     }
-    line.extend_from_slice(b"]\n");
-    out.write_all(&line)
+    text.extend_from_slice(b"]\n");
+    out.write_all(&text)
+}
+
+/// What is printed of an entry, but for its start and its offset.
+fn keys(entry: &MapEntry) -> Vec<u8> {
+    let MapEntry { length, depth, present, zero, data, compressed, .. } = entry;
+    format!(
+        r#", "length": {length}, "depth": {depth}, "present": {present}, "zero": {zero}, "data": {data}, "compressed": {compressed}"#
+    )
+    .into_bytes()
 }
 
 /// Writes the table of `qemu-img map`: what is data, and of what depth `file` is the name. Where data are and have no
@@ -164,18 +173,20 @@ pub fn table<'f>(
 }
 
 /// A number as C's `%d` prints it. Here and below digit by digit: an image has millions of lines.
-fn decimal(line: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
+fn decimal(text: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [[0; 2]; 10];
     let mut count = 0;
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
-        count += 1;
+    for pair in digits.iter_mut().rev() {
+        let two = (number % 100) as u8;
+        *pair = [b'0' + two / 10, b'0' + two % 10];
+        number /= 100;
+        count += if number == 0 && two < 10 { 1 } else { 2 };
         if number == 0 {
             break;
         }
     }
-    line.extend_from_slice(digits.get(20 - count..).unwrap_or_default());
+    let digits = digits.as_flattened();
+    text.extend_from_slice(digits.get(digits.len() - count..).unwrap_or_default());
 }
 
 /// A number as C's `%#-16x` prints it.
@@ -213,7 +224,7 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_printf() {
-        for number in [0, 1, 9, 10, 0x10000, 12_345_678_901_234_567_890, u64::MAX] {
+        for number in [0, 1, 9, 10, 99, 100, 101, 65_536, 1_000_000, 12_345_678_901_234_567_890, u64::MAX] {
             let mut line = Vec::new();
             decimal(&mut line, number);
             assert_eq!(line, number.to_string().as_bytes());
