@@ -138,6 +138,11 @@ fn qed_repair() {
 }
 
 #[test]
+fn qcow2_map() {
+    smoke("qcow2_map", 300);
+}
+
+#[test]
 fn instruction_text() {
     smoke("instruction_text", 5000);
 }

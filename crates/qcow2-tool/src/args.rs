@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use tool_support::image::{ApplyArgs, FeatureBitArgs, OpenArgs, PlanArgs, SetHeaderArgs, UndoArgs};
 use tool_support::status::EXIT_STATUS_HELP;
 
@@ -70,6 +70,22 @@ pub enum Command {
     /// Dump the header extensions
     #[command(after_help = EXIT_STATUS_HELP)]
     DumpHeaderExts,
+    /// Print where the data of the disk are in the file
+    ///
+    /// Nothing that is named inside the image is opened without --chain: what is in the backing file is then not there, and
+    /// holes of the external data file are not looked for.
+    #[command(after_help = EXIT_STATUS_HELP)]
+    Map(MapArgs),
+    /// Print how much of the disk is allocated, and how much of that is fragmented
+    ///
+    /// Fragments are counted over the whole disk, compressed clusters being fragments each. `qemu-img check` counts the
+    /// same, but starts anew with each L2 table.
+    #[command(visible_alias = "frag-check", after_help = EXIT_STATUS_HELP)]
+    Fragcheck {
+        /// Of the disk as it was when this snapshot was taken
+        #[arg(long, value_name = "ID|NAME", allow_hyphen_values = true)]
+        snapshot: Option<String>,
+    },
     /// Set a field in the header: its bytes, and nothing else
     #[command(after_help = EXIT_STATUS_HELP)]
     #[command(mut_arg("name", |arg| arg.help("The field, by its name in `dump-header`; also compression_type")))]
@@ -150,20 +166,14 @@ pub struct CheckArgs {
     pub threads: Option<std::num::NonZero<usize>>,
 }
 
-/// How `--output` wants it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    /// Text.
-    Human,
-    /// A document.
-    Json,
-}
-
 /// The names of all commands, for [`tool_support::argv`].
-pub(crate) const COMMANDS: [&str; 11] = [
+pub(crate) const COMMANDS: [&str; 14] = [
     "check",
     "dump-header",
     "dump-header-exts",
+    "map",
+    "fragcheck",
+    "frag-check",
     "set-header",
     "add-header-ext",
     "add-header-ext-stdio",
@@ -173,6 +183,32 @@ pub(crate) const COMMANDS: [&str; 11] = [
     "undo",
     "apply",
 ];
+
+/// The arguments of `map`.
+#[derive(Debug, clap::Args)]
+pub struct MapArgs {
+    /// human, or json: the array that `qemu-img map --output=json` prints
+    #[arg(long, value_enum, conflicts_with_all = ["json", "j"])]
+    pub output: Option<Output>,
+    /// Map the disk as it was when this snapshot was taken
+    #[arg(long, value_name = "ID|NAME", allow_hyphen_values = true)]
+    pub snapshot: Option<String>,
+    /// Open the backing files and the external data files, whichever files the images name, and map them, too
+    #[arg(long, conflicts_with_all = ["json", "j"])]
+    pub chain: bool,
+    /// Print it even though the image does not begin as a qcow2 image
+    #[arg(long, conflicts_with = "chain")]
+    pub force: bool,
+}
+
+/// The form of what a command prints, by the names that qemu-img has for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Text for people
+    Human,
+    /// JSON with the keys of `qemu-img`
+    Json,
+}
 
 #[cfg(test)]
 mod tests {
@@ -192,7 +228,8 @@ mod tests {
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
         let command = Cli::command();
-        let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+        let named = |command| [clap::Command::get_name(command)].into_iter().chain(command.get_all_aliases());
+        let names: Vec<&str> = command.get_subcommands().flat_map(named).collect();
         assert_eq!(names, COMMANDS);
     }
 

@@ -3,6 +3,8 @@
 mod check;
 mod dump;
 mod extension;
+mod fragcheck;
+mod map;
 
 use std::process::ExitCode;
 
@@ -31,6 +33,8 @@ pub(crate) fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Check(args) => return check::run(&file, open, json, &args),
         Command::DumpHeader => dump::header(&file, open, form),
         Command::DumpHeaderExts => dump::extensions(&file, open, form),
+        Command::Map(args) => map::run(&file, open, json, &args),
+        Command::Fragcheck { snapshot } => fragcheck::run(&file, open, json, snapshot.as_deref()),
         Command::SetHeader(args) => {
             let field = known_fields().find(|field| field.name == spec_name(&args.name));
             args.run(FORMAT, open, json, &file, field, edit::set_field)

@@ -15,9 +15,13 @@ mod dropin;
 #[cfg(test)]
 mod edits;
 #[cfg(test)]
+mod fragcheck;
+#[cfg(test)]
 mod interrupted;
 #[cfg(test)]
 mod locks;
+#[cfg(test)]
+mod map;
 #[cfg(test)]
 mod originals;
 #[cfg(test)]

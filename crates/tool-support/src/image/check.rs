@@ -8,6 +8,7 @@ use serde::Serialize;
 use vdisk_format::check::{Check, Verdict};
 use vdisk_format::report::Severity;
 
+use super::map::percent;
 use crate::{Failure, Out, Outcome};
 
 /// Most findings that the text shows.
@@ -157,10 +158,4 @@ fn text(out: &mut Out, checked: &Checked<'_>) -> Outcome {
         writeln!(out, "… and {more} more; --json shows 1000 of each kind")?;
     }
     Ok(())
-}
-
-/// `part` of `whole` in percent; nothing of nothing is 0.
-#[must_use]
-pub fn percent(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
 }

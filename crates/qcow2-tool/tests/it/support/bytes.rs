@@ -12,6 +12,8 @@ pub(crate) mod at {
     pub(crate) const BACKING_FILE_SIZE: usize = 16;
     pub(crate) const CLUSTER_BITS: usize = 20;
     pub(crate) const SIZE: usize = 24;
+    pub(crate) const L1_SIZE: usize = 36;
+    pub(crate) const L1_TABLE_OFFSET: usize = 40;
     pub(crate) const INCOMPATIBLE_FEATURES: usize = 72;
     pub(crate) const AUTOCLEAR_FEATURES: usize = 88;
     pub(crate) const HEADER_LENGTH: usize = 100;
