@@ -1,10 +1,13 @@
 //! One file per command.
 
 mod dump;
+mod explain;
 mod extension;
+mod owner;
+mod show;
 
-use tool_support::Outcome;
 use tool_support::image::Format;
+use tool_support::{Failure, Outcome, number};
 use vdisk_format::View;
 use vdisk_format::qcow2::{self, edit, header::known_fields};
 use vdisk_format::report::Report;
@@ -45,7 +48,16 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         }
         Command::SetFeatureBit(args) => args.run(FORMAT, open, json, &file, true, edit::set_feature_bit),
         Command::ClearFeatureBit(args) => args.run(FORMAT, open, json, &file, false, edit::set_feature_bit),
+        Command::Show(args) => show::run(&file, open, form, &args),
+        Command::Owner { offset } => owner::run(&file, open, json, &offset),
+        Command::Explain { offset } => explain::run(&file, open, json, &offset),
         Command::Undo(args) => args.run(FORMAT, open, json, &file),
         Command::Apply(args) => args.run(FORMAT, open, json, &file),
     }
+}
+
+/// A number on the command line.
+fn number(name: &str, text: &str) -> Outcome<u64> {
+    let number = number::parse(text).and_then(|number| u64::try_from(number).ok());
+    number.ok_or_else(|| Failure::usage(format!("{name}: expected a number of 64 bits, found '{text}'")))
 }
