@@ -49,12 +49,16 @@ fn part(out: &mut Out, offset: HostOffset, part: &Part) -> io::Result<()> {
     write!(out, "{offset}: ")?;
     subject(out, part)?;
     writeln!(out, "\n  {} at {}-{:#x}", bytes(place.length), place.offset, place.end())?;
+    // Of the others there is nothing to be valid.
     let is_checked = !matches!(
         part.subject,
         Subject::Unused { .. }
             | Subject::Nothing
             | Subject::PastEnd
             | Subject::Secret { .. }
+            | Subject::Data { .. }
+            | Subject::Compressed { .. }
+            | Subject::BitmapBits { .. }
             | Subject::Text { .. }
     );
     for problem in &part.problems {

@@ -9,7 +9,7 @@ use tool_support::output::Lossy;
 use tool_support::{Failure, Out, Outcome};
 use vdisk_format::View;
 use vdisk_format::qcow2::claims::{Claim, L1Place, Owner};
-use vdisk_format::qcow2::explain::{Owners, State, owners};
+use vdisk_format::qcow2::explain::{Owners, SharedTable, State, owners};
 use vdisk_format::qcow2::{Content, Tables};
 use vdisk_format::units::HostOffset;
 
@@ -58,8 +58,12 @@ pub(super) fn run(path: &Path, open: OpenArgs, json: bool, offset: &str) -> Outc
 
 /// Those that a claim names.
 fn snapshots<'a>(tables: &Tables<'a>, owners: &Owners) -> Vec<Named<'a>> {
-    let mut indices: Vec<u32> =
-        owners.claims.iter().chain(&owners.neighbours).filter_map(|claim| snapshot(&claim.owner)).collect();
+    let claims = owners.claims.iter().chain(&owners.neighbours);
+    let shared = owners.shared_tables.iter().flat_map(|shared| &shared.named_by);
+    let mut indices: Vec<u32> = claims
+        .filter_map(|claim| snapshot(&claim.owner))
+        .chain(shared.filter_map(|place| place.snapshot))
+        .collect();
     indices.sort_unstable();
     let named = tables.snapshots().map_while(Result::ok);
     let named = named.filter(|snapshot| indices.binary_search(&snapshot.index).is_ok());
@@ -98,8 +102,20 @@ impl Document<'_> {
             writeln!(out, "in the same cluster:")?;
             owners.neighbours.iter().try_for_each(|claim| self.claim(out, claim))?;
         }
+        for SharedTable { table, named_by, omitted, .. } in &owners.shared_tables {
+            let places: Vec<String> = named_by.iter().map(L1Place::to_string).collect();
+            let more = if *omitted > 0 { format!(" and {omitted} more") } else { String::new() };
+            writeln!(out, "L2 table {table} is shared by {}{more}", places.join(", "))?;
+        }
         if owners.omitted > 0 {
             writeln!(out, "  … and {} claims more", owners.omitted)?;
+        }
+        for named in &self.snapshots {
+            write!(out, "snapshot {}: ID ", named.index)?;
+            out.untrusted(named.id.0)?;
+            out.write_all(b", name '")?;
+            out.untrusted(named.name.0)?;
+            out.write_all(b"'\n")?;
         }
         if !owners.in_file {
             writeln!(out, "the file ends at {:#x}", tables.geometry().file_length())?;
@@ -124,14 +140,6 @@ impl Document<'_> {
             write!(out, ", disk {:#x}-{:#x}", guest.start, guest.end)?;
         }
         write!(out, "; bytes {}-{:#x}", claim.area.offset, claim.area.end())?;
-        let index = snapshot(&claim.owner);
-        if let Some(named) = self.snapshots.iter().find(|named| Some(named.index) == index) {
-            write!(out, "; snapshot {} is ", named.index)?;
-            out.untrusted(named.id.0)?;
-            out.write_all(b" '")?;
-            out.untrusted(named.name.0)?;
-            out.write_all(b"'")?;
-        }
         writeln!(out)
     }
 }

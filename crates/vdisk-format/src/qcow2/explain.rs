@@ -6,10 +6,12 @@ mod directories;
 mod header;
 mod owners;
 mod problem;
+mod shared;
 mod tables;
 
 pub use owners::{MOST_CLAIMS, Owners, State, owners};
 pub use problem::EntryProblem;
+pub use shared::SharedTable;
 
 use std::ops::Range;
 

@@ -205,7 +205,8 @@ impl Row for RefcountsRun {
         let clusters = match (self.first_cluster, self.offset) {
             (Some(first), Some(offset)) => {
                 let end = offset.0.saturating_add(count.saturating_mul(self.cluster_size));
-                format!("clusters {} at {offset}-{end:#x}", indices(first, count))
+                let plural = if count == 1 { "" } else { "s" };
+                format!("cluster{plural} {} at {offset}-{end:#x}", indices(first, count))
             }
             _ => String::new(),
         };

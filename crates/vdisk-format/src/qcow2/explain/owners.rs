@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::EntryProblem;
+use super::shared::{SharedTable, shared};
 use crate::qcow2::claims::{Claim, L1Place, Owner, claims};
 use crate::qcow2::geometry::Area;
 use crate::qcow2::l2::L2Entry;
@@ -36,6 +37,8 @@ pub struct Owners {
     pub neighbours: Vec<Claim>,
     /// Claims that are not kept.
     pub omitted: u64,
+    /// The L2 tables of these claims that several L1 entries name.
+    pub shared_tables: Vec<SharedTable>,
     /// How many refer to the cluster, as a check counts: each L1 entry that leads there, and each compressed cluster.
     pub references: u64,
     /// The cluster's refcount; `None` where it cannot be read.
@@ -89,6 +92,7 @@ pub fn owners(tables: &Tables<'_>, offset: HostOffset) -> Owners {
         claims: Vec::new(),
         neighbours: Vec::new(),
         omitted: 0,
+        shared_tables: Vec::new(),
         references: 0,
         refcount: tables.refcount(cluster),
         external: Vec::new(),
@@ -105,6 +109,7 @@ pub fn owners(tables: &Tables<'_>, offset: HostOffset) -> Owners {
             owners.omitted += 1;
         }
     });
+    owners.shared_tables = shared(tables, owners.claims.iter().chain(&owners.neighbours));
     if geometry.data_file() {
         owners.external = external(tables, offset);
     }
