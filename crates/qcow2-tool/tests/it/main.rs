@@ -15,13 +15,19 @@ mod dropin;
 #[cfg(test)]
 mod edits;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod interrupted;
 #[cfg(test)]
 mod locks;
 #[cfg(test)]
 mod originals;
 #[cfg(test)]
+mod owner;
+#[cfg(test)]
 mod sequences;
+#[cfg(test)]
+mod show;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -124,9 +124,7 @@ impl fmt::Display for EntryProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reserved { bits } => {
-                let names: Vec<String> =
-                    (0..64).filter(|bit| bits >> bit & 1 != 0).map(|bit| format!("bit-{bit}")).collect();
-                write!(f, "reserved bits are set: {}", names.join(", "))
+                write!(f, "reserved bits are set: {}", bit_names(*bits))
             }
             Self::Unaligned => f.write_str("the offset is no multiple of the cluster size"),
             Self::PastEnd => f.write_str("the offset is past the end of the file"),
@@ -155,4 +153,20 @@ impl fmt::Display for EntryProblem {
             }
         }
     }
+}
+
+/// `bit-0, bit-3 to bit-8`.
+fn bit_names(bits: u64) -> String {
+    let mut names = Vec::new();
+    let mut rest = bits;
+    while rest != 0 {
+        let first = rest.trailing_zeros();
+        let count = (rest >> first).trailing_ones();
+        names.push(match count {
+            1 => format!("bit-{first}"),
+            _ => format!("bit-{first} to bit-{}", first + count - 1),
+        });
+        rest = u64::MAX.checked_shl(first + count).map_or(0, |mask| rest & mask);
+    }
+    names.join(", ")
 }

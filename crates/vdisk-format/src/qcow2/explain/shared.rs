@@ -9,6 +9,9 @@ use crate::units::HostOffset;
 
 /// Most entries that are kept of a table.
 const MOST_PLACES: usize = 16;
+/// As many entries of L1 tables are looked at in any file, and four times as many as it has room for: snapshots whose tables
+/// overlap make a small file claim billions.
+const MIN_ENTRIES: u64 = 1 << 20;
 
 /// An L2 table that several L1 entries name, as where snapshots share it: whatever it has belongs to all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +40,11 @@ pub(super) fn shared<'c>(tables: &Tables<'_>, claims: impl Iterator<Item = &'c C
     }
     let empty = |table| SharedTable { table: HostOffset(table), named_by: Vec::new(), omitted: 0 };
     let mut found: Vec<SharedTable> = wanted.iter().map(|&table| empty(table)).collect();
+    let file_length = tables.geometry().file_length();
+    let mut left = (file_length / 2).max(MIN_ENTRIES);
     for (snapshot, area) in l1_tables(tables) {
+        let Some(rest) = left.checked_sub(area.clipped(file_length).length / 8) else { break };
+        left = rest;
         for (index, entry) in tables.l1_entries(area) {
             let table = entry.l2_table();
             let Ok(at) = found.binary_search_by_key(&table, |shared| shared.table) else { continue };
