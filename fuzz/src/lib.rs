@@ -11,6 +11,7 @@
 
 mod edits;
 mod enumerate;
+mod explain;
 mod guest;
 mod header;
 mod healthy;
@@ -27,6 +28,7 @@ mod structured_header;
 
 pub use edits::edits;
 pub use enumerate::{mtree, proc_ioports, region_file};
+pub use explain::qcow2_explain;
 pub use guest::{instruction_binary, instruction_text, journal};
 pub use header::header;
 pub use plan_inverse::plan_inverse;
@@ -40,12 +42,13 @@ pub use structured_header::structured_header;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its program in `fuzz_targets/`.
-pub const TARGETS: [(&str, Target); 21] = [
+pub const TARGETS: [(&str, Target); 22] = [
     ("header", header),
     ("structured_header", structured_header),
     ("plan_inverse", plan_inverse),
     ("edits", edits),
     ("plan_text", plan_text),
+    ("qcow2_explain", qcow2_explain),
     ("qed_parse", qed_parse),
     ("qed_walk", qed_walk),
     ("qed_check", qed_check),

@@ -98,6 +98,11 @@ fn plan_text() {
 }
 
 #[test]
+fn qcow2_explain() {
+    smoke("qcow2_explain", 300);
+}
+
+#[test]
 fn qed_parse() {
     smoke("qed_parse", 5000);
 }

@@ -14,6 +14,8 @@ Examples:
   qcow2 disk.qcow2 check
   qcow2 disk.qcow2 set-feature-bit compatible 0 --dry-run
   qcow2 disk.qcow2 del-header-ext 0x23852875
+  qcow2 disk.qcow2 show l2 l1:0
+  qcow2 disk.qcow2 explain 0x30008
   qcow2 disk.qcow2 undo";
 
 const CHECK_STATUS_HELP: &str = "\
@@ -24,6 +26,24 @@ Exit status:
   3   clusters are leaked, and nothing else is wrong
   63  it has a feature that is not known here
   64  the command line is wrong";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  qcow2 disk.qcow2 show l1
+  qcow2 disk.qcow2 show l1 --snapshot before-update
+  qcow2 disk.qcow2 show l2 guest:0x40000000 --range 0-15 --all
+  qcow2 disk.qcow2 show refcount-block host:0x50000
+  qcow2 disk.qcow2 show snapshots --json | jq .snapshots[].name";
+
+const OWNER_EXAMPLES: &str = "\
+Examples:
+  qcow2 disk.qcow2 owner 0x50000
+  qcow2 disk.qcow2 owner 0x50000 --json | jq .state";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  qcow2 disk.qcow2 explain 0x30
+  qcow2 disk.qcow2 explain 0x40008 --json | jq .parts[].problems";
 
 /// Look at and edit qcow2 headers, header extensions and feature bits: what qemu-img won't do
 ///
@@ -132,6 +152,27 @@ pub enum Command {
     /// Clear a feature bit
     #[command(after_help = EXIT_STATUS_HELP)]
     ClearFeatureBit(FeatureBitArgs),
+    /// Show the header, a table, the snapshots, the bitmaps or the LUKS header
+    ///
+    /// Of a table, runs of entries that follow one another, and none that are 0.
+    #[command(after_help = format!("{SHOW_EXAMPLES}\n\n{EXIT_STATUS_HELP}"))]
+    Show(ShowArgs),
+    /// Say who claims a byte of the file: every table and entry that refers to its cluster, and the refcount
+    ///
+    /// Where two claim it, both are named. With an external data file, its claims on the same offset are told apart.
+    #[command(after_help = format!("{OWNER_EXAMPLES}\n\n{EXIT_STATUS_HELP}"))]
+    Owner {
+        /// The byte, an offset in the file
+        offset: String,
+    },
+    /// Say what a byte of the file is: which field of which structure, what its value means and whether it is valid
+    ///
+    /// Salts, digests and key material are named and not shown.
+    #[command(after_help = format!("{EXPLAIN_EXAMPLES}\n\n{EXIT_STATUS_HELP}"))]
+    Explain {
+        /// The byte, an offset in the file
+        offset: String,
+    },
     /// Take back the last change, or list what can be taken back
     ///
     /// Records are beside the image (disk.qcow2.undo-1, …), in --undo-dir or $VDISK_UNDO_DIR, or, for devices and in
@@ -166,8 +207,52 @@ pub struct CheckArgs {
     pub threads: Option<std::num::NonZero<usize>>,
 }
 
+/// What to show, and how much of it.
+#[derive(Debug, clap::Args)]
+pub struct ShowArgs {
+    /// What to show
+    #[arg(value_enum, default_value = "header")]
+    pub what: What,
+    /// Which L2 table: its OFFSET in the file, l1:INDEX of its entry in the L1 table, or guest:OFFSET of a byte of the
+    /// disk. A number alone is an offset in the file if it is a multiple of the cluster size, else an index if there is such
+    /// an entry, else an offset of the disk. Which refcount block: its OFFSET in the file, the INDEX of its entry in the
+    /// refcount table, or host:OFFSET of a byte of the file whose refcount it has
+    #[arg(value_name = "WHICH", required_if_eq_any([("what", "l2"), ("what", "refcount-block")]))]
+    pub which: Option<String>,
+    /// Of l1 and l2: by the L1 table of a snapshot, by its ID or else its name
+    #[arg(long, value_name = "ID|NAME")]
+    pub snapshot: Option<String>,
+    /// Entries A to B of the table only; also A alone, and A- for the rest
+    #[arg(long, value_name = "A-B")]
+    pub range: Option<String>,
+    /// Also the entries that are 0; of crypto, also salts and digests
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// What `show` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    /// The header, and its extensions
+    Header,
+    /// The L1 table, or a snapshot's
+    L1,
+    /// An L2 table
+    L2,
+    /// The refcount table
+    RefcountTable,
+    /// A refcount block
+    RefcountBlock,
+    /// The snapshot table
+    Snapshots,
+    /// The bitmap directory
+    Bitmaps,
+    /// How the image is encrypted
+    Crypto,
+}
+
 /// The names of all commands, for [`tool_support::argv`].
-pub(crate) const COMMANDS: [&str; 14] = [
+pub(crate) const COMMANDS: [&str; 17] = [
     "check",
     "dump-header",
     "dump-header-exts",
@@ -180,6 +265,9 @@ pub(crate) const COMMANDS: [&str; 14] = [
     "del-header-ext",
     "set-feature-bit",
     "clear-feature-bit",
+    "show",
+    "owner",
+    "explain",
     "undo",
     "apply",
 ];

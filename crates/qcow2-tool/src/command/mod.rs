@@ -2,14 +2,17 @@
 
 mod check;
 mod dump;
+mod explain;
 mod extension;
 mod fragcheck;
 mod map;
+mod owner;
+mod show;
 
 use std::process::ExitCode;
 
-use tool_support::Outcome;
 use tool_support::image::Format;
+use tool_support::{Failure, Outcome, number};
 use vdisk_format::View;
 use vdisk_format::qcow2::{self, edit, header::known_fields};
 use vdisk_format::report::Report;
@@ -53,8 +56,17 @@ pub(crate) fn run(cli: Cli) -> Outcome<ExitCode> {
         }
         Command::SetFeatureBit(args) => args.run(FORMAT, open, json, &file, true, edit::set_feature_bit),
         Command::ClearFeatureBit(args) => args.run(FORMAT, open, json, &file, false, edit::set_feature_bit),
+        Command::Show(args) => show::run(&file, open, form, &args),
+        Command::Owner { offset } => owner::run(&file, open, json, &offset),
+        Command::Explain { offset } => explain::run(&file, open, json, &offset),
         Command::Undo(args) => args.run(FORMAT, open, json, &file),
         Command::Apply(args) => args.run(FORMAT, open, json, &file),
     }?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A number on the command line.
+fn number(name: &str, text: &str) -> Outcome<u64> {
+    let number = number::parse(text).and_then(|number| u64::try_from(number).ok());
+    number.ok_or_else(|| Failure::usage(format!("{name}: expected a number of 64 bits, found '{text}'")))
 }

@@ -15,6 +15,8 @@ mod dropin;
 #[cfg(test)]
 mod edits;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod fragcheck;
 #[cfg(test)]
 mod interrupted;
@@ -25,7 +27,11 @@ mod map;
 #[cfg(test)]
 mod originals;
 #[cfg(test)]
+mod owner;
+#[cfg(test)]
 mod sequences;
+#[cfg(test)]
+mod show;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod check;
 pub mod claims;
 pub mod crypto;
 pub mod edit;
+pub mod explain;
 pub mod extension;
 mod fingerprint;
 pub mod fragmentation;
