@@ -119,7 +119,7 @@ impl Disk<'_, '_> {
         if table == 0 {
             return ExtentKind::Unallocated { preallocated: None };
         }
-        if table % geometry.cluster_size() != 0 {
+        if !table.is_multiple_of(geometry.cluster_size()) {
             return invalid(Invalid::TableUnaligned);
         }
         match self.tables.l2_entry(HostOffset(table), l2_index) {
@@ -150,7 +150,7 @@ impl Disk<'_, '_> {
         let from = guest % geometry.cluster_size();
         let host = entry & OFFSET;
         let has_host = host != 0 || (geometry.data_file() && entry >> 63 != 0);
-        if host % geometry.cluster_size() != 0 {
+        if !host.is_multiple_of(geometry.cluster_size()) {
             return invalid(Invalid::Unaligned);
         }
         if geometry.version() < 3 && entry & 1 != 0 {
