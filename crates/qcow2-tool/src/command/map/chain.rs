@@ -87,19 +87,19 @@ mod tests {
         ) {
             let found: Vec<_> = stacked(layers.iter().map(|kinds| layer(kinds)).collect()).collect();
             let mut index = 0;
-            for entry in found {
-                prop_assert_eq!(entry.start, index * UNIT);
-                for sector in 0..entry.length / UNIT {
-                    let depth = entry.depth as usize;
+            for piece in found {
+                prop_assert_eq!(piece.start, index * UNIT);
+                for sector in 0..piece.length / UNIT {
+                    let depth = piece.depth as usize;
                     let at = (index + sector) as usize;
                     prop_assert!(layers[..depth].iter().all(|kinds| kinds.get(at) == Some(&0)));
                     let ends_below = layers.get(depth + 1).is_some_and(|kinds| at >= kinds.len());
-                    let expected = super::tests::entry(at as u64, layers[depth][at]);
+                    let expected = entry(at as u64, layers[depth][at]);
                     let zero = expected.zero || (ends_below && layers[depth][at] == 0);
-                    prop_assert_eq!((entry.present, entry.zero, entry.data), (expected.present, zero, expected.data));
-                    prop_assert_eq!(entry.offset.map(|offset| offset + sector * UNIT), expected.offset);
+                    prop_assert_eq!((piece.present, piece.zero, piece.data), (expected.present, zero, expected.data));
+                    prop_assert_eq!(piece.offset.map(|offset| offset + sector * UNIT), expected.offset);
                 }
-                index += entry.length / UNIT;
+                index += piece.length / UNIT;
             }
             prop_assert_eq!(index, layers[0].len() as u64);
         }

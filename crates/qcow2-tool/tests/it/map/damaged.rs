@@ -41,7 +41,7 @@ fn damaged(bytes: Bytes, random: &mut Random) -> Bytes {
         6 => old ^ 1 << 62,
         7 => 1 << 63 | (random.number() % (clusters + 3) * size),
         8 => 1 << 63 | ((clusters + random.number() % 9) * size),
-        _ => old ^ random.number() % size,
+        _ => old ^ (random.number() % size),
     };
     bytes.with_u64(at, value)
 }
