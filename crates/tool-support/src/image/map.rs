@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use crate::Out;
 
 /// Text is written in pieces of so many bytes.
-const WRITTEN: usize = 1 << 15;
+const WRITTEN: usize = 1 << 16;
 
 /// The document of `map --json`. The extents are written as they are found.
 #[derive(Debug, Serialize)]

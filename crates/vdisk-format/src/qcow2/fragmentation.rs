@@ -158,3 +158,54 @@ impl Counts {
         self.ends = Some((first, next));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// One entry after the other.
+    fn plainly(entries: impl Iterator<Item = u64>) -> (u64, u64, u64) {
+        let (mut clusters, mut fragmented, mut compressed, mut next) = (0, 0, 0, None);
+        for entry in entries {
+            if entry & L2Entry::COMPRESSED != 0 {
+                compressed += 1;
+            } else if entry & OFFSET_MASK != 0 {
+                clusters += 1;
+                fragmented += u64::from(next.is_some_and(|next| next != entry & OFFSET_MASK));
+                next = Some((entry & OFFSET_MASK) + 512);
+            }
+        }
+        (clusters + compressed, fragmented + compressed, compressed)
+    }
+
+    proptest! {
+        /// Tables of one cluster of 512 bytes, any of which the L1 table names, some twice, some wrongly.
+        #[test]
+        fn counts_across_tables(
+            contents in proptest::collection::vec(
+                proptest::collection::vec(prop_oneof![Just(0), Just(1), (0..9u64).prop_map(|n| n << 9), any::<u64>()], 0..9),
+                1..5,
+            ),
+            named in proptest::collection::vec(0..5usize, 1..12),
+        ) {
+            let mut bytes = vec![0; 512 * (2 + contents.len())];
+            bytes[..4].copy_from_slice(b"QFI\xfb");
+            (bytes[7], bytes[23], bytes[39], bytes[46]) = (3, 9, named.len() as u8, 2);
+            let offset = |index: usize| (index + 2) * 512;
+            for (index, name) in named.iter().enumerate() {
+                bytes[512 + index * 8..][..8].copy_from_slice(&(offset(*name) as u64).to_be_bytes());
+            }
+            for (index, entries) in contents.iter().enumerate() {
+                for (entry, value) in entries.iter().enumerate() {
+                    bytes[offset(index) + entry * 8..][..8].copy_from_slice(&value.to_be_bytes());
+                }
+            }
+            let read = || named.iter().filter_map(|&name| contents.get(name));
+            let found = fragmentation(&Tables::new(&bytes).unwrap());
+            let counts = (found.allocated_clusters, found.fragmented_clusters, found.compressed_clusters);
+            prop_assert_eq!(counts, plainly(read().flatten().copied()));
+            prop_assert_eq!(found.skipped_tables, (named.len() - read().count()) as u64);
+        }
+    }
+}

@@ -140,7 +140,7 @@ fn a_small_file_costs_little() {
             let number = (at - table) as u64 / 8;
             bytes = bytes.with_u64(
                 at,
-                if extended && number % 2 == 1 { 0x5555_5555 } else { number % 2 * size as u64 },
+                if extended && number % 16 == 1 { 0x5555_5555 } else { number % 2 * size as u64 },
             );
         }
         for at in (l1..LENGTH).step_by(8) {
