@@ -110,7 +110,7 @@ fn an_extension_is_told_field_by_field() {
         let part = explained(&image, extension.data_offset().0);
         match (extension.magic.0, part.subject) {
             (0x1234_5678, Subject::Unused { what }) => {
-                assert_eq!(what, "data of header extension 0x12345678")
+                assert_eq!(what, "data of header extension 0x12345678");
             }
             (0xe279_2aca, Subject::Text { text, .. }) => assert_eq!(text, b"raw"),
             (0x2385_2875, Subject::Field { name, value, .. }) => assert_eq!((name, value), ("nb_bitmaps", 1)),
@@ -225,7 +225,7 @@ proptest! {
     #[test]
     fn damaged_images_are_explained(
         order in 2u32..=6,
-        damage in proptest::collection::vec((any::<u32>(), prop_oneof![any::<u64>(), 0..64u64, (0..64u64).prop_map(|cluster| cluster * 512 | 1 << 63)]), 0..12),
+        damage in proptest::collection::vec((any::<u32>(), prop_oneof![any::<u64>(), 0..64u64, (0..64u64).prop_map(|cluster| (cluster * 512) | (1 << 63))]), 0..12),
         cut in 0..600usize,
         offsets in proptest::collection::vec(any::<u32>(), 40),
     ) {
@@ -256,7 +256,7 @@ proptest! {
         };
         prop_assume!(cluster != l1.offset.0 / 512);
         let at = usize::try_from(table + entry * 8).unwrap();
-        image[at..at + 8].copy_from_slice(&(cluster * 512 | 1 << 63).to_be_bytes());
+        image[at..at + 8].copy_from_slice(&((cluster * 512) | (1 << 63)).to_be_bytes());
         let report = check(&image).unwrap();
         let tables = Tables::new(&image).unwrap();
         let (mut leaks, mut too_low) = (0, 0);
