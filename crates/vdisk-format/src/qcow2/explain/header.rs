@@ -6,6 +6,7 @@ use crate::qcow2::check;
 use crate::qcow2::extension::{AreaEnd, Content, Extension, ExtensionHeader, FeatureNames, Magic};
 use crate::qcow2::geometry::Area;
 use crate::qcow2::header::Header;
+use crate::report::Severity;
 use crate::units::HostOffset;
 
 /// What the byte at `offset` is to the header.
@@ -14,7 +15,10 @@ pub(super) fn part(header: &Header<'_>, offset: u64) -> Part {
     // What is wrong with padding or with what is unknown is told where it begins.
     let place = part.place.offset.0..part.place.end();
     let report = check::header(header);
-    let about = report.findings().iter().filter(|finding| place.contains(&finding.offset.0));
+    let about = report
+        .findings()
+        .iter()
+        .filter(|finding| finding.severity > Severity::Note && place.contains(&finding.offset.0));
     part.problems.extend(
         about.map(|finding| {
             format!("expected {}, found {} [{}]", finding.expected, finding.found, finding.code)
