@@ -37,7 +37,8 @@ impl Bytes {
         if at.checked_add(8).is_some_and(|end| end <= self.0.len()) { self.u64(at) } else { 0 }
     }
 
-    fn place(&self, at: usize) -> usize {
+    /// An offset at `at`.
+    pub(crate) fn place(&self, at: usize) -> usize {
         usize::try_from(self.number(at)).unwrap()
     }
 
