@@ -5,9 +5,13 @@
 //! installs it. Whatever is random prints its seed; `VDISK_SEED` replays it.
 
 #[cfg(test)]
+mod check;
+#[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod differs;
 #[cfg(test)]
 mod documents;
 #[cfg(test)]
@@ -19,6 +23,10 @@ mod explain;
 #[cfg(test)]
 mod fragcheck;
 #[cfg(test)]
+mod healthy;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod interrupted;
 #[cfg(test)]
 mod locks;
@@ -28,6 +36,8 @@ mod map;
 mod originals;
 #[cfg(test)]
 mod owner;
+#[cfg(test)]
+mod owners;
 #[cfg(test)]
 mod sequences;
 #[cfg(test)]

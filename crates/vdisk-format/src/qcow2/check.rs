@@ -13,6 +13,7 @@ mod reader;
 mod refcounts;
 mod regions;
 mod segments;
+mod snapshots;
 mod walk;
 
 pub use header::header;
@@ -25,6 +26,16 @@ use crate::qcow2::tables::Tables;
 use crate::report::{Report, Severity};
 use crate::view::View;
 use walk::Walk;
+
+/// What a header says that makes the image unsound.
+const FATAL: [&str; 6] = [
+    "dirty",
+    "corrupt",
+    "compression-type",
+    "raw-external-bit",
+    "crypto-header-missing",
+    "extended-l2-cluster",
+];
 
 /// Checks an image, whatever is wrong with it, to the end.
 ///
@@ -66,8 +77,9 @@ pub fn check_with<'a>(image: impl Into<View<'a>>, options: Options) -> Result<Ch
     let view = image.into();
     let header = Header::parse(view.bytes())?;
     let mut report = self::header(&header);
-    // Of a header alone they are worth a note; of an image, QEMU says with them that it is not to be trusted.
-    report.raise(&["dirty", "corrupt"], Severity::Error);
+    // Of a header alone they are worth a word; of an image, QEMU says with them that it is not to be trusted, or does not
+    // open it.
+    report.raise(&FATAL, Severity::Error);
     let mut check = Check {
         extra_corruptions: errors(&report),
         unsupported: header.v3.incompatible_features & !KNOWN_INCOMPATIBLE_FEATURES != 0,

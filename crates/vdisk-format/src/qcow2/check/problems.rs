@@ -432,7 +432,7 @@ impl Fault {
                 (format!("L1 table size of snapshot {index}"), entry + 8, expected, entries.to_string())
             }
             Self::SnapshotExtraData { entry, size } => {
-                let expected = "at least 16 in version 3";
+                let expected = "at least 16 in version 3, and at most the 1024 that QEMU takes";
                 (owned("extra_data_size of a snapshot"), entry + 36, owned(expected), size.to_string())
             }
             Self::SnapshotTable(error) => {
