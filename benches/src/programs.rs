@@ -7,6 +7,7 @@ use std::process::Command;
 pub(crate) struct Programs {
     pub(crate) empty: PathBuf,
     pub(crate) table_loop: PathBuf,
+    pub(crate) qcow2_loop: PathBuf,
     pub(crate) qcow2: PathBuf,
     pub(crate) qed: PathBuf,
     pub(crate) iofuzz: PathBuf,
@@ -39,6 +40,7 @@ impl Programs {
         Ok(Self {
             empty: ours("empty-process")?,
             table_loop: ours("table-loop")?,
+            qcow2_loop: ours("qcow2-loop")?,
             qcow2: ours("qcow2")?,
             qed: ours("qed")?,
             iofuzz: ours("iofuzz")?,
