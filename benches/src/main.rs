@@ -7,6 +7,7 @@
 //! The commands take turns (A B C A B C …), so that whatever else the machine does strikes all of them. What each one
 //! answers stands beside its time: a fast wrong answer is no answer. Compare the ratios, not the seconds.
 
+mod gate;
 mod images;
 mod instructions;
 mod iofuzz;
@@ -49,13 +50,17 @@ struct Args {
     /// Only images whose name contains this; the rows of iofuzz are called `iofuzz: ROW`
     #[arg(long, value_name = "TEXT", default_value = "")]
     image: String,
+
+    /// Only count the instructions of `qcow2 check`, and fail where a cluster takes more than it did
+    #[arg(long)]
+    gate: bool,
 }
 
 fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
-            eprintln!("vdisk-benches: an answer is wrong: see above");
+            eprintln!("vdisk-benches: an answer is wrong, or too slow: see above");
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -67,13 +72,16 @@ fn main() -> ExitCode {
 
 /// Measures and prints everything; `false` where an answer is not its peer's.
 fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
-    let programs = Programs::find(&args.bin_dir)?;
     let shared_memory = PathBuf::from("/dev/shm");
     let parent = args
         .dir
         .clone()
         .unwrap_or_else(|| if shared_memory.is_dir() { shared_memory } else { std::env::temp_dir() });
     let dir = tempfile::Builder::new().prefix("vdisk-benches-").tempdir_in(&parent)?;
+    if args.gate {
+        return gate::gate(&args.bin_dir, dir.path());
+    }
+    let programs = Programs::find(&args.bin_dir)?;
     let counter = Counter::detect(&programs.empty);
     println!("Medians of {} runs, images in {}. {counter}", args.runs, parent.display());
     let peak = args.bin_dir.join(format!("peak{}", std::env::consts::EXE_SUFFIX));

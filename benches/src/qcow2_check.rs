@@ -19,10 +19,8 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// Where the goal is a hundred times qemu-img's speed.
-const HARD: [&str; 2] = [
-    "qcow2 check, 64 GiB, in random order",
-    "qcow2 check, 64 GiB, 1,000 snapshots that share their tables",
-];
+const HARD: [&str; 2] =
+    ["qcow2 check, 64 GiB, in random order", "qcow2 check, 64 GiB, 1,000 snapshots that share their tables"];
 /// The same disk in sizes that grow: so should the time.
 const GROWING: [&str; 4] = [
     "qcow2 check, 16 GiB, in order",
@@ -123,7 +121,8 @@ pub(crate) fn goals(image: &Image, rows: &[Row], measured: &[Measured]) -> Vec<G
     };
     let qemu = answered(rows, measured, QEMU_CHECK).map(|qemu| qemu.median.as_secs_f64());
     let (seconds, loop_seconds) = (ours.median.as_secs_f64(), limit.median.as_secs_f64());
-    let beside_qemu = qemu.map(|qemu| format!(", {:.1}× as fast as qemu-img", qemu / seconds)).unwrap_or_default();
+    let beside_qemu =
+        qemu.map(|qemu| format!(", {:.1}× as fast as qemu-img", qemu / seconds)).unwrap_or_default();
     goals.push(Goal {
         what: format!("{CHECK} within 2× of the loop, or 10× as fast as qemu-img"),
         figure: format!("{:.2}× the loop{beside_qemu}", seconds / loop_seconds),
@@ -162,16 +161,21 @@ fn in_use(limit: &Measured) -> Option<u64> {
 pub(crate) fn growth(results: &Results) -> Vec<Goal> {
     let mut each = Vec::new();
     for name in GROWING {
-        let Some((_, rows, measured)) = results.iter().find(|(image, ..)| *image == name) else { return Vec::new() };
+        let Some((_, rows, measured)) = results.iter().find(|(image, ..)| *image == name) else {
+            return Vec::new();
+        };
         let seconds = |label| answered(rows, measured, label).map(|result| result.median.as_secs_f64());
         let clusters = answered(rows, measured, LIMIT).and_then(in_use);
-        let Some(((ours, empty), clusters)) = seconds(CHECK).zip(seconds(crate::suite::EMPTY)).zip(clusters) else {
+        let Some(((ours, empty), clusters)) = seconds(CHECK).zip(seconds(crate::suite::EMPTY)).zip(clusters)
+        else {
             return Vec::new();
         };
         each.push(1e9 * (ours - empty) / clusters as f64);
     }
     let figures: Vec<_> = each.iter().map(|ns| format!("{ns:.2}")).collect();
-    let (Some(largest), Some(least)) = (each.pop(), each.into_iter().reduce(f64::min)) else { return Vec::new() };
+    let (Some(largest), Some(least)) = (each.pop(), each.into_iter().reduce(f64::min)) else {
+        return Vec::new();
+    };
     vec![Goal {
         what: format!("{CHECK} takes no longer for a cluster the more there are, 16 GiB to 1 TiB"),
         figure: format!("{} ns", figures.join(", ")),

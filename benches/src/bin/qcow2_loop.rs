@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let image = Image::open(&path)?;
     let tables = Tables::new(View::from(&image))?;
     let geometry = tables.geometry();
-    let mut window = Window { file: File::open(&path)?, bytes: Vec::new(), start: 0 };
+    let mut window = Window { file: File::open(&path)?, bytes: Vec::new(), start: 0, last: 0 };
     let size = geometry.cluster_size();
     let words = usize::from(geometry.extended_l2()) + 1;
     let bits = geometry.cluster_bits();
@@ -74,17 +74,21 @@ struct Window {
     file: File,
     bytes: Vec<u8>,
     start: u64,
+    /// Where the table before ended.
+    last: u64,
 }
 
 impl Window {
     fn read(&mut self, area: Area) -> std::io::Result<&[u8]> {
         let length = area.length as usize;
+        let is_near = area.offset.0.checked_sub(self.last).is_some_and(|gap| gap < WINDOW as u64);
+        self.last = area.offset.0 + area.length;
         let from = area.offset.0.checked_sub(self.start).map_or(usize::MAX, |from| from as usize);
         if from.saturating_add(length) <= self.bytes.len() {
             return Ok(&self.bytes[from..from + length]);
         }
         self.file.seek(SeekFrom::Start(area.offset.0))?;
-        self.bytes.resize(length.max(WINDOW), 0);
+        self.bytes.resize(if is_near { length.max(WINDOW) } else { length }, 0);
         let mut filled = 0;
         while filled < self.bytes.len() {
             match self.file.read(&mut self.bytes[filled..])? {
