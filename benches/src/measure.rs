@@ -27,7 +27,11 @@ pub(crate) struct Measured {
 /// Where the edits' feature bits are in the file: `compatible_features`.
 const COMPATIBLE_FEATURES: u64 = 80;
 
-/// Runs each row `runs` times, and once more, before the others, to warm the caches.
+/// No row takes longer than about this for all of its runs, unless one run does.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// Runs each row `runs` times, and once more, before the others, to warm the caches. Of a row that takes long this first
+/// run counts.
 pub(crate) fn measure(
     rows: &[Row],
     image: &Image,
@@ -39,12 +43,16 @@ pub(crate) fn measure(
     let mut answers = vec![Vec::new(); rows.len()];
     for round in 0..=runs {
         for ((row, times), answers) in rows.iter().zip(&mut times).zip(&mut answers) {
+            let spent: Duration = times.iter().sum();
+            if spent > LONGEST {
+                continue;
+            }
             image.restore()?;
             let start = Instant::now();
             let output = row.command(&[]).stdin(Stdio::null()).output()?;
             let time = start.elapsed();
             answers.push((answer(row, &output, image)?, !succeeded(row, &output)));
-            if round > 0 {
+            if round > 0 || time > LONGEST {
                 times.push(time);
             }
         }
@@ -52,9 +60,11 @@ pub(crate) fn measure(
     let mut measured = Vec::new();
     for ((row, times), mut answers) in rows.iter().zip(times).zip(answers) {
         image.restore()?;
-        let instructions = counter.count(row)?;
+        // Nobody waits for that twice more.
+        let is_slow = times.iter().any(|&time| time > LONGEST);
+        let instructions = if is_slow { None } else { counter.count(row)? };
         image.restore()?;
-        let peak_kib = self::peak(row, peak)?;
+        let peak_kib = if is_slow { None } else { self::peak(row, peak)? };
         answers.dedup();
         let unsteady = answers.len() != 1;
         let (answer, failed) = answers.pop().unwrap_or_default();

@@ -1,11 +1,10 @@
 //! The qcow2 suite: headers and edits of headers.
 
 use std::ffi::OsString;
-use std::path::Path;
 
 use vdisk_format::generate::{Bitmap, Qcow2};
 
-use crate::images::Wanted;
+use crate::images::{Image, Wanted};
 use crate::measure::Measured;
 use crate::programs::Programs;
 use crate::row::{Answer, Row};
@@ -32,9 +31,10 @@ pub(crate) fn images() -> Vec<Wanted> {
     ]
 }
 
-/// The rows for the image at `path`, ours first.
-pub(crate) fn rows(programs: &Programs, path: &Path) -> Vec<Row> {
+/// The rows for an image, ours first.
+pub(crate) fn rows(programs: &Programs, image: &Image) -> Vec<Row> {
     let mut rows = vec![empty(programs)];
+    let path = &image.path;
     let mut add = |label, program: &[OsString], args: &[&str]| {
         let args = args.iter().map(|&arg| if arg == "FILE" { path.into() } else { OsString::from(arg) });
         rows.push(Row::new(label, program.iter().cloned().chain(args)));
@@ -75,7 +75,7 @@ pub(crate) fn rows(programs: &Programs, path: &Path) -> Vec<Row> {
 }
 
 /// `dump-header` in units of the empty process.
-pub(crate) fn goals(rows: &[Row], measured: &[Measured]) -> Vec<Goal> {
+pub(crate) fn goals(_: &Image, rows: &[Row], measured: &[Measured]) -> Vec<Goal> {
     let ratio = |label| Some(find(rows, measured, label)?.median.as_secs_f64());
     let goal = ratio(DUMP_HEADER).zip(ratio(EMPTY)).map(|(ours, empty)| Goal {
         what: "dump-header within 2× of an empty process".to_owned(),

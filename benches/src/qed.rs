@@ -1,11 +1,10 @@
 //! The QED suite: sparse images whose every L2 table is allocated.
 
 use std::ffi::OsString;
-use std::path::Path;
 
 use vdisk_format::generate::{Order, Qed};
 
-use crate::images::Wanted;
+use crate::images::{Image, Wanted};
 use crate::measure::Measured;
 use crate::programs::Programs;
 use crate::row::{Answer, Row};
@@ -40,8 +39,9 @@ pub(crate) fn images() -> Vec<Wanted> {
     ]
 }
 
-pub(crate) fn rows(programs: &Programs, path: &Path) -> Vec<Row> {
-    let copy = path.with_file_name("out");
+pub(crate) fn rows(programs: &Programs, image: &Image) -> Vec<Row> {
+    let path = &image.path;
+    let copy = image.copy();
     let mut rows = vec![empty(programs)];
     let mut add = |label, answer, program: &[OsString], args: &[&str]| {
         let args = args.iter().map(|&arg| match arg {
@@ -79,7 +79,7 @@ pub(crate) fn rows(programs: &Programs, path: &Path) -> Vec<Row> {
 }
 
 /// Time beside the limit or the peer, whichever is slower; memory beside the clusters in use.
-pub(crate) fn goals(rows: &[Row], measured: &[Measured]) -> Vec<Goal> {
+pub(crate) fn goals(_: &Image, rows: &[Row], measured: &[Measured]) -> Vec<Goal> {
     let seconds = |label| find(rows, measured, label).map(|result| result.median.as_secs_f64());
     let mut goals = Vec::new();
     for label in [CHECK, FRAGCHECK] {

@@ -238,8 +238,9 @@ impl Dense {
             let seen = (*with_mark | *other) & mask;
             *if marked { with_mark } else { other } |= mask;
             let mut again = |bits: u64, times: u64| {
-                if times > 0 {
-                    each(bits, |bit| self.many.add(index as u64 * 64 + bit, times, base, huge));
+                let at = index as u64 * 64;
+                if times > 0 && bits != 0 && !self.many.add_to_all(at, bits, times) {
+                    each(bits, |bit| self.many.add(at + bit, times, base, huge));
                 }
             };
             again(seen, times);
@@ -318,6 +319,23 @@ impl Many {
                 HUGE
             }
         };
+    }
+
+    /// As [`add`](Self::add), to the clusters behind `first` that `bits` says, where these are neighbours and all numbers
+    /// hold their sums. `false`: nothing was counted.
+    fn add_to_all(&mut self, first: u64, bits: u64, times: u64) -> bool {
+        let (start, count) = (bits.trailing_zeros(), bits.count_ones());
+        let is_run = bits.leading_zeros() + count + start == u64::BITS;
+        let (Self::All(all), true) = (self, is_run && times < u64::from(HUGE)) else { return false };
+        let times = times as u16;
+        let start = first as usize + start as usize;
+        let Some(numbers) = all.get_mut(start..start + count as usize) else { return false };
+        let most = numbers.iter().copied().max().unwrap_or(0);
+        if most >= HUGE - times {
+            return false;
+        }
+        numbers.iter_mut().for_each(|number| *number += times);
+        true
     }
 
     fn of(&self, at: u64, base: u64, huge: &BTreeMap<u64, u64>) -> u64 {

@@ -5,13 +5,13 @@ use std::time::Instant;
 use crate::failure::Failure;
 use crate::run::Run;
 use crate::scratch::Scratch;
-use crate::{demo, dist, style, test};
+use crate::{bench, demo, dist, style, test};
 
 /// A step: its name in the table, and what it does.
 type Step = (&'static str, fn() -> Result<(), Failure>);
 
 /// In this order, the quick ones first; the first that fails ends the run.
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     ("fmt", || Run::cargo(["fmt", "--all", "--check"]).status()),
     ("style", style::style),
     ("clippy", clippy),
@@ -22,6 +22,7 @@ const STEPS: [Step; 12] = [
     ("benches", || Run::cargo(["build", "-p", "vdisk-benches", "--all-targets"]).status()),
     ("fuzz", || Run::cargo(["build", "-p", "vdisk-fuzz", "--bins", "--features", "libfuzzer"]).status()),
     ("check", || Run::cargo(["check", "--workspace", "--all-targets"]).status()),
+    ("instructions", bench::gate),
     ("dist", dist_aside),
     ("demo", demo::demo),
 ];

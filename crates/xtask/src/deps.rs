@@ -21,6 +21,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("python3", "python3"),
     ("strace", "strace"),
+    ("valgrind", "valgrind"),
     ("xz", "xz-utils"),
 ];
 

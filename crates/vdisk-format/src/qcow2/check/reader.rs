@@ -23,9 +23,11 @@ impl Reader {
         let there = at.checked_sub(self.start).filter(|&from| from + length <= self.buffer.len() as u64);
         let from = there.unwrap_or_else(|| {
             let wanted = if is_near { length.max(WINDOW) } else { length };
-            self.buffer.clear();
             self.buffer.resize(usize::try_from(wanted).unwrap_or(0), 0);
-            view.read(at, &mut self.buffer);
+            let read = view.read(at, &mut self.buffer).len();
+            if let Some(rest) = self.buffer.get_mut(read..) {
+                rest.fill(0);
+            }
             self.start = at;
             0
         });

@@ -36,6 +36,8 @@ pub(super) struct Walk<'t, 'a> {
     /// References to clusters with compressed data.
     pub(super) compressed: Option<ClusterCounts>,
     pub(super) reader: Reader,
+    /// L2 tables that were read for nothing.
+    pub(super) read_empty: usize,
     /// Clusters with a refcount that nothing refers to, in order; not all of them where they are many runs.
     pub(super) leaks: Vec<Range<u64>>,
     /// L2 tables of the disk as it is in which nothing is.
@@ -79,6 +81,7 @@ impl<'t, 'a> Walk<'t, 'a> {
             regions: Vec::new(),
             compressed: None,
             reader: Reader::default(),
+            read_empty: 0,
             leaks: Vec::new(),
             empty_tables: Vec::new(),
         }
