@@ -16,6 +16,7 @@ pub mod l2;
 pub mod read;
 pub mod refcount;
 pub mod runs;
+pub mod scrub;
 pub mod snapshot;
 pub mod tables;
 
