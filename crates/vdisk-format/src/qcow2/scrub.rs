@@ -179,7 +179,12 @@ pub fn scrub<'a>(
     let mut scrubbed = Scrubbed { length, redacted: records.redacted, ..Scrubbed::default() };
     match Tables::new(view) {
         Ok(tables) => Copy::new(&tables, &mut fixed, options, &mut put).all(&mut scrubbed)?,
-        Err(Error::Refused { .. }) => {} // no cluster size: there are no tables
+        Err(Error::Refused { .. }) => {
+            // No cluster size: there are no tables.
+            let mut records = Records { fixed: &mut fixed, options, redacted: scrubbed.redacted };
+            records.bitmaps_alone(&header);
+            scrubbed.redacted = records.redacted;
+        }
         Err(error) => return Err(error),
     }
     for (at, mut bytes, structure) in fixed.ranges() {

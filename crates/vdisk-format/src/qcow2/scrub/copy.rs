@@ -190,10 +190,8 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         let is_whole = fixed.exact | fixed.filler == u8::MAX;
         let rest = if is_whole { 0 } else { self.choose(at, old, mask) }.to_be_bytes();
         let with = |filler| u64::from_be_bytes(fixed.over(rest, filler));
-        if fixed.filler == 0 {
-            return with(0);
-        }
         let filler = FILLERS.into_iter().find(|&filler| self.all_accept(at, old, with(filler)));
+        self.redacted.unsettled += u64::from(filler.is_none());
         let filler = filler.unwrap_or(FILLERS[0]);
         self.fixed.settle(at, filler);
         with(filler)
@@ -234,7 +232,7 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
             Role::BitmapTable => old == new || judge.bitmap_table(old) == judge.bitmap_table(new),
             Role::RefcountBlock { first } => {
                 let expected = self.refcounts(first, active.numbers.start, at, old);
-                new == expected || old == new && self.refcounts(first, active.numbers.start, at, new) == new
+                new == expected || self.refcounts(first, active.numbers.start, at, new) == expected
             }
             Role::BitmapData => old == new,
             Role::L2 { .. } if self.is_second_half(active, at) => {

@@ -158,7 +158,7 @@ impl<'t, 'a> Judge<'t, 'a> {
             let data = entry.compressed(&format);
             let area = Area { offset: data.offset, length: data.length };
             let is_there = area.end() < self.known_end.saturating_add(self.geometry.cluster_size());
-            let data = (is_there && !self.geometry.data_file()).then_some(area);
+            let data = is_there.then_some(area);
             return Facts::Compressed { copied: entry.copied(), reserved: entry.reserved(&format) != 0, data };
         }
         let reserved = word & L2_RESERVED != 0;
@@ -188,7 +188,6 @@ impl<'t, 'a> Judge<'t, 'a> {
             let there = word & !(L2Entry::COPIED | L2Entry::COMPRESSED);
             return match self.l2(word, false) {
                 Facts::Compressed { data: Some(_), .. } => vec![flags | there],
-                _ if self.geometry.data_file() => vec![flags | reserved],
                 _ => vec![flags | reserved | beyond, flags | reserved],
             };
         }
@@ -226,7 +225,7 @@ impl<'t, 'a> Judge<'t, 'a> {
                 host: Some(Place::In { offset, .. }),
                 ..
             } => self.geometry.is_aligned(offset),
-            Facts::Compressed { copied: false, reserved: false, data: Some(_) } => true,
+            Facts::Compressed { copied: false, reserved: false, data: Some(_) } => !self.geometry.data_file(),
             _ => false,
         }
     }

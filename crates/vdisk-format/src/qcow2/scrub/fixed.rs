@@ -38,9 +38,15 @@ impl FixedWord {
 #[derive(Debug, Default)]
 pub(super) struct Fixed {
     words: BTreeMap<u64, FixedWord>,
+    barred: Vec<Range<u64>>,
 }
 
 impl Fixed {
+    /// Has no name replaced in a range: there it would mean something.
+    pub(super) fn bar(&mut self, start: u64, end: u64) {
+        self.barred.push(start..end);
+    }
+
     pub(super) fn put(&mut self, at: u64, bytes: &[u8], structure: Structure) {
         for (at, &byte) in (at..).zip(bytes) {
             self.byte(at, Some(byte), structure);
@@ -49,7 +55,11 @@ impl Fixed {
 
     /// Has `length` bytes replaced by whatever is not what they were.
     pub(super) fn fill(&mut self, at: u64, length: u64, structure: Structure) {
-        (at..at.saturating_add(length)).for_each(|at| self.byte(at, None, structure));
+        for at in at..at.saturating_add(length) {
+            if !self.barred.iter().any(|barred| barred.contains(&at)) {
+                self.byte(at, None, structure);
+            }
+        }
     }
 
     fn byte(&mut self, at: u64, value: Option<u8>, structure: Structure) {

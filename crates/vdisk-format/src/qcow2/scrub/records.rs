@@ -3,10 +3,12 @@
 use super::fixed::Fixed;
 use super::{Options, Redacted, Structure};
 use crate::bytes::clipped;
-use crate::limits::{CLUSTER_BITS, MAX_BACKING_FILE_NAME};
-use crate::qcow2::bitmap::{Bitmap, BitmapEntryHeader, KNOWN_FLAGS};
+use crate::limits::{CLUSTER_BITS, MAX_BACKING_FILE_NAME, MAX_BITMAPS};
+use crate::qcow2::bitmap::{
+    Bitmap, BitmapEntryHeader, BitmapTableEntry, BitmapTableEntryKind, BitmapsExtension, KNOWN_FLAGS, TableBudget,
+};
 use crate::qcow2::crypto::crypto_header_pointer;
-use crate::qcow2::extension::{Content, Extension, FeatureNames, Magic};
+use crate::qcow2::extension::{AreaEnd, Content, CryptoHeaderPointer, Extension, FeatureNames, Magic};
 use crate::qcow2::geometry::Area;
 use crate::qcow2::header::{Header, HeaderV2, HeaderV3, KnownAdditional, feature_bit_name};
 use crate::qcow2::snapshot::{Snapshot, SnapshotExtra, SnapshotHeader};
@@ -18,6 +20,10 @@ const MAX_NAME: u64 = 1023;
 const MAX_FEATURE_NAMES: usize = 4096;
 /// The largest L1 table of a snapshot that QEMU takes, in entries.
 const MAX_L1_SIZE: u32 = 4 << 20;
+/// A bitmap with more extra data, in bytes, uses up what a check reads of all bitmaps' tables.
+const MOST_EXTRA_DATA: u32 = 64 << 20;
+/// Sizes in bytes, and times in nanoseconds, are smaller: 18 years.
+const MAX_NUMBER: u64 = 1 << 59;
 /// Formats that a backing file can have: no other word is copied.
 const FORMATS: [&[u8]; 16] = [
     b"raw", b"qcow2", b"qcow", b"qed", b"vmdk", b"vdi", b"vpc", b"vhdx", b"parallels", b"bochs", b"cloop",
@@ -46,9 +52,14 @@ impl Records<'_> {
             self.fixed.put(additional + KnownAdditional::SIZE + first as u64, &[1], Structure::Header);
             self.redacted.blanked += 1;
         }
-        let bound = header.extensions().bound().0.min(1 << *CLUSTER_BITS.end());
-        for extension in header.extensions().map_while(Result::ok) {
-            self.extension(&extension, bound);
+        // Nor may there be a name where there is nothing.
+        self.fixed.bar(additional, header.v3.header_length.into());
+        let mut extensions = header.extensions();
+        for extension in extensions.by_ref().map_while(Result::ok) {
+            self.extension(&extension, header);
+        }
+        if let AreaEnd::Marker(at) = extensions.end() {
+            self.fixed.bar(at.0, at.0 + 4);
         }
         if let Some(name) = header.backing_file() {
             let (at, size) = (header.v2.backing_file_offset, header.v2.backing_file_size);
@@ -72,14 +83,19 @@ impl Records<'_> {
         }
     }
 
-    fn extension(&mut self, extension: &Extension<'_>, bound: u64) {
+    fn extension(&mut self, extension: &Extension<'_>, header: &Header<'_>) {
         let at = extension.data_offset().0;
-        let in_header = at.saturating_add(extension.length.into()) <= bound;
+        let end = at.saturating_add(extension.length.into());
+        let bound = header.extensions().bound().0;
+        let in_header = end <= bound.min(1 << *CLUSTER_BITS.end());
         let content = extension.content();
+        // Whose length goes beyond the header is the last one, however far it goes.
         let is_unknown = matches!(content, Ok(Content::Unknown(_)));
-        let length = if is_unknown && !in_header { u32::MAX } else { extension.length };
+        let length = if is_unknown && end > bound { u32::MAX } else { extension.length };
         self.fixed.put(extension.offset.0, &extension.magic.0.to_be_bytes(), Structure::Extension);
         self.fixed.put(extension.offset.0 + 4, &length.to_be_bytes(), Structure::Extension);
+        // Behind that, nothing of the file is claimed.
+        let behind = (header.image().len() as u64).saturating_add(header.cluster_size().unwrap_or(0));
         match content {
             Ok(Content::BackingFormat(name)) if in_header && FORMATS.contains(&name) => {
                 self.fixed.put(at, name, Structure::Extension);
@@ -89,9 +105,21 @@ impl Records<'_> {
             }
             Ok(Content::FeatureNames(names)) => self.feature_names(at, names, in_header),
             Ok(Content::CryptoHeader(pointer)) => {
+                let pointer = CryptoHeaderPointer {
+                    offset: if pointer.offset < behind { pointer.offset } else { beyond(pointer.offset) },
+                    length: if pointer.length < behind.max(1 << 24) { pointer.length } else { BEYOND },
+                };
                 self.fixed.put(at, &pointer.to_bytes(), Structure::Extension);
             }
             Ok(Content::Bitmaps(bitmaps)) => {
+                let offset = bitmaps.bitmap_directory_offset;
+                let size = bitmaps.bitmap_directory_size;
+                let bitmaps = BitmapsExtension {
+                    nb_bitmaps: if bitmaps.nb_bitmaps <= MAX_BITMAPS { bitmaps.nb_bitmaps } else { u32::MAX },
+                    reserved32: bitmaps.reserved32.min(1),
+                    bitmap_directory_size: if size < behind { size } else { BEYOND },
+                    bitmap_directory_offset: if offset < behind { offset } else { beyond(offset) },
+                };
                 self.fixed.put(at, &bitmaps.to_bytes(), Structure::Extension);
             }
             _ if extension.data.iter().any(|&byte| byte != 0) => self.redacted.blanked += 1,
@@ -126,18 +154,42 @@ impl Records<'_> {
                 Err(_) => self.cut_snapshot(tables, snapshots.area().end()),
             }
         }
-        let image = tables.view().bytes();
-        for extension in tables.header().extensions().map_while(Result::ok) {
-            if let Ok(Content::Bitmaps(bitmaps)) = extension.content() {
-                for bitmap in bitmaps.directory(image).map_while(Result::ok) {
-                    self.bitmap(tables, &bitmap);
-                }
-            }
-        }
+        self.bitmaps(tables.header());
         if tables.header().extensions().any(|one| one.is_ok_and(|one| one.magic == Magic::CRYPTO_HEADER))
             && let Ok(Some(pointer)) = crypto_header_pointer(tables.header())
         {
-            self.luks(image, Area::new(pointer.offset, pointer.length));
+            self.luks(tables.view().bytes(), Area::new(pointer.offset, pointer.length));
+        }
+    }
+
+    /// The bitmap directory.
+    fn bitmaps(&mut self, header: &Header<'_>) {
+        for extension in header.extensions().map_while(Result::ok) {
+            if let Ok(Content::Bitmaps(bitmaps)) = extension.content() {
+                for bitmap in bitmaps.directory(header.image()).map_while(Result::ok) {
+                    self.bitmap(header, &bitmap);
+                }
+            }
+        }
+    }
+
+    /// Where there is no cluster size, a check looks at bitmaps all the same: for the first wrong entry of each table.
+    pub(super) fn bitmaps_alone(&mut self, header: &Header<'_>) {
+        self.bitmaps(header);
+        let mut budget = TableBudget::new(header.image());
+        for extension in header.extensions().map_while(Result::ok) {
+            let Ok(Content::Bitmaps(bitmaps)) = extension.content() else { continue };
+            for bitmap in bitmaps.directory(header.image()).map_while(Result::ok) {
+                let Ok(()) = budget.spend(&bitmap) else { continue };
+                let Ok(table) = bitmap.table() else { continue };
+                let is_wrong = |entry: &BitmapTableEntry| {
+                    entry.kind() == BitmapTableEntryKind::Invalid || entry.reserved() != 0
+                };
+                if let Some(index) = table.entries().position(|entry| is_wrong(&entry)) {
+                    let at = bitmap.fixed.bitmap_table_offset + 8 * index as u64;
+                    self.fixed.put(at, &2u64.to_be_bytes(), Structure::BitmapTable);
+                }
+            }
         }
     }
 
@@ -148,8 +200,14 @@ impl Records<'_> {
         let table = snapshot.l1_table();
         let geometry = tables.geometry();
         let is_there = geometry.is_aligned(table.offset.0) && table.end() <= geometry.file_length();
-        let is_sound = exclusive && is_there && fixed.l1_size <= MAX_L1_SIZE && fixed.extra_data_size <= 1024;
         let (extra, known) = snapshot.extra();
+        let numbers = [fixed.vm_clock_nsec, extra.vm_state_size_large, extra.disk_size, extra.icount];
+        let is_sound = exclusive
+            && is_there
+            && fixed.l1_size <= MAX_L1_SIZE
+            && fixed.extra_data_size <= 1024
+            && fixed.date_nsec < 1_000_000_000
+            && numbers.iter().all(|&number| number < MAX_NUMBER || number == u64::MAX);
         let kept = if is_sound {
             fixed
         } else {
@@ -159,7 +217,7 @@ impl Records<'_> {
                 l1_table_offset: if is_known {
                     table.offset.0
                 } else {
-                    beyond(table.offset.0, geometry.cluster_size())
+                    beyond(table.offset.0)
                 },
                 l1_size: match fixed.l1_size {
                     size if is_known => size,
@@ -209,20 +267,20 @@ impl Records<'_> {
         self.fixed.put(at, &cut.to_bytes(), Structure::SnapshotTable);
     }
 
-    fn bitmap(&mut self, tables: &Tables<'_>, bitmap: &Bitmap<'_>) {
-        let geometry = tables.geometry();
+    fn bitmap(&mut self, header: &Header<'_>, bitmap: &Bitmap<'_>) {
         let fixed = bitmap.fixed;
+        let length = header.image().len() as u64;
         let offset = fixed.bitmap_table_offset;
         let unknown_flags = fixed.flags & !KNOWN_FLAGS;
+        // So many that no other entry follows, and no table is looked at.
+        let is_last = fixed.extra_data_size > MOST_EXTRA_DATA && bitmap.next.0 > length;
         let kept = BitmapEntryHeader {
-            bitmap_table_offset: if offset < geometry.file_length() {
-                offset
-            } else {
-                beyond(offset, geometry.cluster_size())
-            },
+            bitmap_table_offset: if offset < length { offset } else { beyond(offset) },
             flags: fixed.flags & KNOWN_FLAGS | if unknown_flags != 0 { KNOWN_FLAGS + 1 } else { 0 },
             type_: fixed.type_.min(2),
             granularity_bits: fixed.granularity_bits.min(64),
+            name_size: if is_last { fixed.name_size.min(1) } else { fixed.name_size },
+            extra_data_size: if is_last { u32::MAX } else { fixed.extra_data_size },
             ..fixed
         };
         self.redacted.blanked += u64::from(kept != fixed || fixed.extra_data_size > 0);
@@ -232,12 +290,10 @@ impl Records<'_> {
     }
 }
 
-/// An offset beyond any file, aligned as `offset` is.
-const fn beyond(offset: u64, cluster_size: u64) -> u64 {
-    const BEYOND: u64 = 1 << 62;
-    match (offset.is_multiple_of(cluster_size), offset.is_multiple_of(8)) {
-        (true, _) => BEYOND,
-        (_, true) => BEYOND + 8,
-        _ => BEYOND + 1,
-    }
+const BEYOND: u64 = 1 << 62;
+
+/// An offset beyond any file, aligned as `offset` is, to any power of two up to the largest cluster.
+const fn beyond(offset: u64) -> u64 {
+    let aligned = offset.trailing_zeros();
+    if aligned >= *CLUSTER_BITS.end() { BEYOND } else { BEYOND + (1 << aligned) }
 }
