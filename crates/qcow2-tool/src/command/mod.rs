@@ -2,6 +2,7 @@
 
 mod dump;
 mod extension;
+mod scrub;
 
 use tool_support::Outcome;
 use tool_support::image::Format;
@@ -45,6 +46,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         }
         Command::SetFeatureBit(args) => args.run(FORMAT, open, json, &file, true, edit::set_feature_bit),
         Command::ClearFeatureBit(args) => args.run(FORMAT, open, json, &file, false, edit::set_feature_bit),
+        Command::Scrub(args) => scrub::run(&file, open, json, &args),
         Command::Undo(args) => args.run(FORMAT, open, json, &file),
         Command::Apply(args) => args.run(FORMAT, open, json, &file),
     }

@@ -20,7 +20,9 @@ const AUTOCLEAR_BITMAPS: u64 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     /// Entries of an L1 table.
-    L1 { active: bool },
+    L1 {
+        active: bool,
+    },
     /// Entries of the L2 table that begins where the area does.
     L2 {
         /// Whether the disk as it is has it.
@@ -30,7 +32,9 @@ pub(super) enum Role {
     },
     RefcountTable,
     /// Refcounts of clusters from `first` on.
-    RefcountBlock { first: u64 },
+    RefcountBlock {
+        first: u64,
+    },
     BitmapTable,
     /// Data of a bitmap, which are to be copied.
     BitmapData,

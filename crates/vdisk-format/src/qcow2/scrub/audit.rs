@@ -63,7 +63,9 @@ pub fn audit<'a>(copy: impl Into<View<'a>>, scrubbed: &Scrubbed) -> Audit {
         let data = data.start..data.end.min(data.start.saturating_add(PIECE));
         at = data.end;
         view.reads(data.clone());
-        for (start, bytes) in (data.start..).step_by(8).zip(view.clipped(data.start, data.end - data.start).chunks(8)) {
+        for (start, bytes) in
+            (data.start..).step_by(8).zip(view.clipped(data.start, data.end - data.start).chunks(8))
+        {
             if bytes.iter().all(|&byte| byte == 0) {
                 continue;
             }

@@ -66,8 +66,7 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
             counts.runs(clusters, |run| is_exclusive &= run.count <= 1);
             is_exclusive
         };
-        let mut records =
-            Records { fixed: self.fixed, options: self.options, redacted: scrubbed.redacted };
+        let mut records = Records { fixed: self.fixed, options: self.options, redacted: scrubbed.redacted };
         records.others(self.tables, &exclusive);
         self.redacted = records.redacted;
         let mut numbers = std::mem::take(&mut self.areas.numbers);
@@ -75,7 +74,8 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         let (even, odd): (Vec<_>, Vec<_>) =
             numbers.into_iter().partition(|numbers| numbers.start.is_multiple_of(8));
         odd.into_iter().for_each(|numbers| self.odd(numbers));
-        scrubbed.tables = even.iter().filter(|numbers| matches!(numbers.role, Role::L2 { .. })).count() as u64;
+        scrubbed.tables =
+            even.iter().filter(|numbers| matches!(numbers.role, Role::L2 { .. })).count() as u64;
         self.sweep(even, &mut scrubbed.tables_at)?;
         scrubbed.redacted = self.redacted;
         Ok(())

@@ -159,7 +159,11 @@ impl<'t, 'a> Judge<'t, 'a> {
             let area = Area { offset: data.offset, length: data.length };
             let is_there = area.end() < self.known_end.saturating_add(self.geometry.cluster_size());
             let data = is_there.then_some(area);
-            return Facts::Compressed { copied: entry.copied(), reserved: entry.reserved(&format) != 0, data };
+            return Facts::Compressed {
+                copied: entry.copied(),
+                reserved: entry.reserved(&format) != 0,
+                data,
+            };
         }
         let reserved = word & L2_RESERVED != 0;
         let host = self.host(word).map(|offset| {
@@ -220,10 +224,7 @@ impl<'t, 'a> Judge<'t, 'a> {
                 word & !(L2Entry::COPIED | 1) == 0
             }
             Facts::L2 {
-                reserved: false,
-                low_reserved: false,
-                host: Some(Place::In { offset, .. }),
-                ..
+                reserved: false, low_reserved: false, host: Some(Place::In { offset, .. }), ..
             } => self.geometry.is_aligned(offset),
             Facts::Compressed { copied: false, reserved: false, data: Some(_) } => !self.geometry.data_file(),
             _ => false,

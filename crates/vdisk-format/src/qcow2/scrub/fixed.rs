@@ -64,12 +64,8 @@ impl Fixed {
 
     fn byte(&mut self, at: u64, value: Option<u8>, structure: Structure) {
         let bit = 1u8 << (at % 8);
-        let word = self.words.entry(at / 8).or_insert(FixedWord {
-            bytes: [0; 8],
-            exact: 0,
-            filler: 0,
-            structure,
-        });
+        let word =
+            self.words.entry(at / 8).or_insert(FixedWord { bytes: [0; 8], exact: 0, filler: 0, structure });
         if (word.exact | word.filler) & bit != 0 {
             return;
         }

@@ -5,7 +5,8 @@ use super::{Options, Redacted, Structure};
 use crate::bytes::clipped;
 use crate::limits::{CLUSTER_BITS, MAX_BACKING_FILE_NAME, MAX_BITMAPS};
 use crate::qcow2::bitmap::{
-    Bitmap, BitmapEntryHeader, BitmapTableEntry, BitmapTableEntryKind, BitmapsExtension, KNOWN_FLAGS, TableBudget,
+    Bitmap, BitmapEntryHeader, BitmapTableEntry, BitmapTableEntryKind, BitmapsExtension, KNOWN_FLAGS,
+    TableBudget,
 };
 use crate::qcow2::crypto::crypto_header_pointer;
 use crate::qcow2::extension::{AreaEnd, Content, CryptoHeaderPointer, Extension, FeatureNames, Magic};
@@ -18,6 +19,8 @@ use crate::qcow2::tables::Tables;
 const MAX_NAME: u64 = 1023;
 /// Most entries of the feature name table that a check tells of.
 const MAX_FEATURE_NAMES: usize = 4096;
+/// Most bytes that are kept zero before the first that is not.
+const MAX_UNKNOWN: usize = 4096;
 /// The largest L1 table of a snapshot that QEMU takes, in entries.
 const MAX_L1_SIZE: u32 = 4 << 20;
 /// A bitmap with more extra data, in bytes, uses up what a check reads of all bitmaps' tables.
@@ -26,8 +29,22 @@ const MOST_EXTRA_DATA: u32 = 64 << 20;
 const MAX_NUMBER: u64 = 1 << 59;
 /// Formats that a backing file can have: no other word is copied.
 const FORMATS: [&[u8]; 16] = [
-    b"raw", b"qcow2", b"qcow", b"qed", b"vmdk", b"vdi", b"vpc", b"vhdx", b"parallels", b"bochs", b"cloop",
-    b"dmg", b"file", b"host_device", b"nbd", b"rbd",
+    b"raw",
+    b"qcow2",
+    b"qcow",
+    b"qed",
+    b"vmdk",
+    b"vdi",
+    b"vpc",
+    b"vhdx",
+    b"parallels",
+    b"bochs",
+    b"cloop",
+    b"dmg",
+    b"file",
+    b"host_device",
+    b"nbd",
+    b"rbd",
 ];
 
 /// Decides what is copied of them, and what stands in for the rest.
@@ -49,7 +66,11 @@ impl Records<'_> {
         }
         // That there is something, and where, is a finding; what it is, is nobody's business.
         if let Some(first) = header.additional().unknown().iter().position(|&byte| byte != 0) {
-            self.fixed.put(additional + KnownAdditional::SIZE + first as u64, &[1], Structure::Header);
+            // The rest may be a table to something else.
+            let mut unknown = vec![0; first.min(MAX_UNKNOWN)];
+            unknown.push(1);
+            let at = additional + KnownAdditional::SIZE + (first + 1 - unknown.len()) as u64;
+            self.fixed.put(at, &unknown, Structure::Header);
             self.redacted.blanked += 1;
         }
         // Nor may there be a name where there is nothing.
@@ -214,11 +235,7 @@ impl Records<'_> {
             self.redacted.blanked += 1;
             let is_known = table.offset.0 < geometry.file_length();
             SnapshotHeader {
-                l1_table_offset: if is_known {
-                    table.offset.0
-                } else {
-                    beyond(table.offset.0)
-                },
+                l1_table_offset: if is_known { table.offset.0 } else { beyond(table.offset.0) },
                 l1_size: match fixed.l1_size {
                     size if is_known => size,
                     0 => 0,
