@@ -98,6 +98,11 @@ fn plan_text() {
 }
 
 #[test]
+fn qcow2_scrub() {
+    smoke("qcow2_scrub", 300);
+}
+
+#[test]
 fn qed_parse() {
     smoke("qed_parse", 5000);
 }

@@ -21,6 +21,8 @@ mod locks;
 #[cfg(test)]
 mod originals;
 #[cfg(test)]
+mod scrub;
+#[cfg(test)]
 mod sequences;
 #[cfg(test)]
 mod support;

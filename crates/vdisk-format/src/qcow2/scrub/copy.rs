@@ -45,7 +45,7 @@ struct Active {
     first_half: u64,
     /// Where the last piece ended: behind a hole, the first half is 0.
     next_at: u64,
-    /// Whether all first halves are what they should be.
+    /// Whether all of its entries are what they should be.
     sound: bool,
 }
 
@@ -116,7 +116,8 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
             && self.judge.geometry().extended_l2()
         {
             let mut entries = self.tables.l2_entries(HostOffset(numbers.start));
-            active.sound = entries.all(|(_, entry)| self.judge.l2_is_public(entry.raw));
+            active.sound =
+                entries.all(|(_, entry)| self.judge.l2_is_public(entry.raw) && entry.bitmap.invalid() == 0);
         }
         active
     }
