@@ -306,13 +306,13 @@ mod qcow2_scrub {
                 5 => old.wrapping_add(cluster),
                 6 => old ^ 1 << random.below(64),
                 7 => old ^ 1 << random.below(64),
-                8 => flag | random.below(clusters) * cluster + random.below(cluster) / 512 * 512,
+                8 => flag | (random.below(clusters) * cluster + random.below(cluster) / 512 * 512),
                 // The header's fields are copied, whatever they are.
                 9 if at >= 112 => u64::from_be_bytes(CANARIES[random.below(2) as usize]),
                 9 => random.number(),
-                10 => flag | (clusters + random.below(9)) * cluster,
+                10 => flag | ((clusters + random.below(9)) * cluster),
                 11 => 1 << 62 | random.below(length),
-                _ => flag | random.below(clusters) * cluster,
+                _ => flag | (random.below(clusters) * cluster),
             };
             match random.below(12) {
                 0..7 => image[at as usize..][..8].copy_from_slice(&value.to_be_bytes()),
