@@ -241,6 +241,12 @@ fn what_qemu_does_not_open() {
             bytes.with_u32(at, entries)
         }),
         ("bitmap-directory-entry", 2, |bytes| bytes.with_u64(at::SIZE, 0)),
+        ("bitmap-directory-entry", 2, |bytes| {
+            // In use, so that its size has no meaning; but QEMU does not take one of more than 512 MiB.
+            let (entry, end) = (bytes.bitmap_directory(), bytes.0.len());
+            let bytes = bytes.with(end, &vec![0; 2 << 20]);
+            bytes.with_u32(entry + 8, (512 << 20) / 4096 + 1).with_u32(entry + 12, 1)
+        }),
     ];
     for (number, (code, status, change)) in rows.iter().enumerate() {
         let folder = scratch();

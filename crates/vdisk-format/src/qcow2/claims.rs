@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::qcow2::bitmap::{BitmapTableEntryKind, BitmapsExtension};
+use crate::qcow2::covered::Covered;
 use crate::qcow2::extension::Content;
 use crate::qcow2::geometry::{Area, OFFSET_MASK};
 use crate::qcow2::l2::L2Entry;
@@ -215,18 +216,20 @@ impl Walk<'_, '_> {
         let mut areas = vec![(None, tables.geometry().l1_table())];
         let snapshots = tables.snapshots().map_while(Result::ok);
         areas.extend(snapshots.map(|snapshot| (Some(snapshot.index), snapshot.l1_table())));
-        let mut seen = std::collections::BTreeSet::new();
+        let mut covered = Covered::default();
         for (snapshot, area) in areas {
             self.tell(Claim::new(Owner::L1Table { snapshot }, area));
-            // Snapshots whose tables overlap would read them again and again.
-            let is_new = seen.insert((area.offset.0, area.length));
-            if !is_new || !tables.geometry().is_aligned(area.offset.0) {
+            if !tables.geometry().is_aligned(area.offset.0) {
                 continue;
             }
-            for (index, entry) in tables.l1_entries(area).filter(|(_, entry)| entry.is_allocated()) {
-                let place = L1Place { snapshot, index };
-                let known = l2_tables.entry(entry.l2_table().0);
-                known.and_modify(|(_, others)| *others += 1).or_insert((place, 0));
+            // Snapshots whose tables overlap would read them again and again.
+            for part in covered.add(area) {
+                let skipped = (part.offset.0 - area.offset.0) / 8;
+                for (index, entry) in tables.l1_entries(part).filter(|(_, entry)| entry.is_allocated()) {
+                    let place = L1Place { snapshot, index: skipped + index };
+                    let known = l2_tables.entry(entry.l2_table().0);
+                    known.and_modify(|(_, others)| *others += 1).or_insert((place, 0));
+                }
             }
         }
         l2_tables
@@ -289,18 +292,20 @@ impl Walk<'_, '_> {
         let tables = self.tables;
         self.tell(Claim::new(Owner::BitmapDirectory, extension.directory_area()));
         let directory = extension.directory(tables.view().bytes()).map_while(Result::ok);
-        let mut seen = std::collections::BTreeSet::new();
+        let mut covered = Covered::default();
         for (bitmap, entry) in (0..).zip(directory) {
             let table = entry.fixed.table();
             self.tell(Claim::new(Owner::BitmapTable { bitmap }, table));
-            if !seen.insert((table.offset.0, table.length)) {
+            if !table.offset.0.is_multiple_of(8) {
                 continue;
             }
-            for (index, entry) in tables.bitmap_table_entries(table) {
-                if entry.kind() == BitmapTableEntryKind::Serialized {
-                    let at = HostOffset(table.offset.0 + index * 8);
-                    let area = Area::new(entry.cluster().0, tables.geometry().cluster_size());
-                    self.tell(Claim::new(Owner::BitmapData { entry: at }, area));
+            for part in covered.add(table) {
+                for (index, entry) in tables.bitmap_table_entries(part) {
+                    if entry.kind() == BitmapTableEntryKind::Serialized {
+                        let at = HostOffset(part.offset.0 + index * 8);
+                        let area = Area::new(entry.cluster().0, tables.geometry().cluster_size());
+                        self.tell(Claim::new(Owner::BitmapData { entry: at }, area));
+                    }
                 }
             }
         }

@@ -5,6 +5,7 @@
 pub mod bitmap;
 pub mod check;
 pub mod claims;
+mod covered;
 pub mod crypto;
 pub mod edit;
 pub mod explain;

@@ -11,6 +11,9 @@ use crate::qcow2::extension::{AreaEnd, Content, Extension, FeatureNames, Magic};
 use crate::qcow2::header::{Header, MAGIC, feature_bit_name, feature_field, known_fields};
 use crate::report::{Report, Severity};
 
+/// Longest name of a bitmap that QEMU takes, and most bytes of a bitmap's data.
+const MAX_BITMAP_NAME: u16 = 1023;
+const MAX_BITMAP_BYTES: u64 = 512 << 20;
 /// Most entries of one kind that are told apart: beyond, a hostile header would only buy itself memory.
 const MAX_DISTINCT: usize = 4096;
 
@@ -382,6 +385,9 @@ fn bitmap_findings(header: &Header<'_>, bitmap: &Bitmap<'_>, report: &mut Report
     if fixed.name_size == 0 {
         wrong("a name", "name_size 0".to_owned());
     }
+    if fixed.name_size > MAX_BITMAP_NAME {
+        wrong("a name of 1023 bytes, which QEMU takes", fixed.name_size.to_string());
+    }
     if fixed.flags >> 3 != 0 {
         wrong("flags with bits 3 to 31 clear", format!("{:#x}", fixed.flags));
     }
@@ -397,6 +403,9 @@ fn bitmap_findings(header: &Header<'_>, bitmap: &Bitmap<'_>, report: &mut Report
     let needed = header.cluster_size().and_then(|size| fixed.table_entries_needed(header.v2.size, size));
     let entries = u64::from(fixed.bitmap_table_size);
     let is_wrong = needed.is_some_and(|needed| is_loaded && entries != needed);
+    if header.cluster_size().is_some_and(|cluster| entries * cluster > MAX_BITMAP_BYTES) {
+        wrong("a bitmap of 512 MiB at most, which QEMU takes", format!("{entries} clusters"));
+    }
     if is_wrong || entries == 0 || fixed.bitmap_table_offset == 0 {
         let found = format!("{entries} entries at {:#x}", fixed.bitmap_table_offset);
         wrong(&format!("a bitmap table of {} entries", needed.unwrap_or(1)), found);

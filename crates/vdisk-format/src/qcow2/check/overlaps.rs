@@ -81,7 +81,7 @@ impl Walk<'_, '_> {
             area: region.area,
             is_whole: is_whole(region.owner),
         }));
-        tables.sort_by_key(|table| (table.clusters.start, table.clusters.end));
+        tables.sort_unstable_by_key(|table| (table.clusters.start, table.clusters.end));
         tables
     }
 

@@ -239,14 +239,20 @@ impl Problems {
             wanted.insert(cluster, 1, |_| {});
         }
         let bits = tables.geometry().cluster_bits();
+        let mut told = BTreeMap::new();
         claims(tables, &|first, count| wanted.intersects(first, count), &mut |claim| {
             let clusters = tables.geometry().clusters(claim.area);
+            let mut full = Vec::new();
             for (&cluster, claims) in owners.range_mut(clusters) {
-                if claims.len() < MOST_OWNERS {
-                    claims.push(claim.within(cluster << bits, 1 << bits));
+                claims.push(claim.within(cluster << bits, 1 << bits));
+                if claims.len() >= MOST_OWNERS {
+                    full.push(cluster);
                 }
             }
+            // There may be thousands more: they are not looked at.
+            told.extend(full.into_iter().filter_map(|cluster| owners.remove_entry(&cluster)));
         });
+        owners.append(&mut told);
         owners
     }
 

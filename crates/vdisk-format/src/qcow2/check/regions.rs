@@ -69,10 +69,12 @@ impl Walk<'_, '_> {
         let mut tables = Vec::new();
         for (number, bitmap) in (0..).zip(extension.directory(image).map_while(Result::ok)) {
             let table = bitmap.fixed.table();
-            if self.region(Owner::BitmapTable { bitmap: number }, table) && table.offset.0.is_multiple_of(8) {
+            if self.note(Owner::BitmapTable { bitmap: number }, table) {
                 tables.push(table);
             }
         }
+        self.count_all(&tables);
+        tables.retain(|table| table.offset.0.is_multiple_of(8));
         let view = self.tables;
         for segment in segments(tables) {
             for (index, entry) in view.bitmap_table_entries(segment.area) {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::problems::{Fault, Problems};
 use super::reader::Reader;
-use super::segments::segments;
+use super::segments::{Segment, segments};
 use super::snapshots::{SnapshotEntries, SnapshotEntry};
 use crate::check::{Check, Findings};
 use crate::cluster_counts::ClusterCounts;
@@ -107,7 +107,7 @@ impl<'t, 'a> Walk<'t, 'a> {
             self.check.corruptions += 1;
             self.problems.add(Fault::SnapshotsWithDataFile, self.findings);
         }
-        let mut tables = Vec::new();
+        let (mut tables, mut there) = (Vec::new(), Vec::new());
         for snapshot in SnapshotEntries::new(self.tables) {
             let table = snapshot.l1_table();
             if let Some(fault) = self.refused(&snapshot) {
@@ -115,9 +115,13 @@ impl<'t, 'a> Walk<'t, 'a> {
                 self.problems.add(fault, self.findings);
                 continue;
             }
-            self.region(Owner::L1Table { snapshot: Some(snapshot.index) }, table);
+            // QEMU looks into those that the file does not have, too.
+            if self.note(Owner::L1Table { snapshot: Some(snapshot.index) }, table) {
+                there.push(table);
+            }
             tables.push(table);
         }
+        self.count_all(&there);
         tables
     }
 
@@ -174,7 +178,16 @@ impl<'t, 'a> Walk<'t, 'a> {
 
     /// Claims a region, and remembers it.
     pub(super) fn region(&mut self, owner: Owner, area: Area) -> bool {
-        let is_there = self.claim(area, 1, false);
+        let is_there = self.note(owner, area);
+        if is_there {
+            self.count(area, 1, false);
+        }
+        is_there
+    }
+
+    /// Remembers a region that is counted later, if the file has it.
+    pub(super) fn note(&mut self, owner: Owner, area: Area) -> bool {
+        let is_there = self.is_there(area);
         if !is_there {
             self.check.corruptions += 1;
             self.problems.add(Fault::RegionOutside(Region { owner, area }), self.findings);
@@ -184,20 +197,39 @@ impl<'t, 'a> Walk<'t, 'a> {
         is_there
     }
 
-    /// Counts `times` references to the clusters of `area`. As for QEMU, the last one may go beyond the end of the file, and
-    /// is counted then; whatever goes farther is not counted: `false`.
+    /// Counts a reference to each cluster of each area: thousands that overlap cost no more than one.
+    pub(super) fn count_all(&mut self, areas: &[Area]) {
+        let bits = self.geometry.cluster_bits();
+        let whole = areas.iter().map(|&area| {
+            let clusters = self.geometry.clusters(area);
+            Area::new(clusters.start << bits, (clusters.end - clusters.start) << bits)
+        });
+        for Segment { area, times } in segments(whole.collect::<Vec<_>>()) {
+            self.count(area, times, false);
+        }
+    }
+
+    /// Counts `times` references to the clusters of `area`, if the file has it.
     pub(super) fn claim(&mut self, area: Area, times: u64, marked: bool) -> bool {
-        if area.length == 0 {
-            return true;
+        let is_there = self.is_there(area);
+        if is_there {
+            self.count(area, times, marked);
         }
+        is_there
+    }
+
+    /// As for QEMU, the last cluster may go beyond the end of the file, and is counted then; whatever goes farther is not.
+    fn is_there(&self, area: Area) -> bool {
         let limit = self.geometry.file_length().saturating_add(self.geometry.cluster_size());
-        if area.end() >= limit {
-            return false;
-        }
+        area.length == 0 || area.end() < limit
+    }
+
+    fn count(&mut self, area: Area, times: u64, marked: bool) {
         let clusters = self.geometry.clusters(area);
-        self.counts.extend(clusters.end);
-        self.counts.add(clusters.start, clusters.end - clusters.start, times, marked);
-        true
+        if area.length > 0 {
+            self.counts.extend(clusters.end);
+            self.counts.add(clusters.start, clusters.end - clusters.start, times, marked);
+        }
     }
 
     /// Visits the L2 tables in the order of the file.
