@@ -22,9 +22,9 @@ fn canaries(file: &Path) -> usize {
 #[track_caller]
 fn scrubbed(image: &Path, options: &[&str]) -> (PathBuf, Value) {
     let out = image.with_extension("copy");
-    let before = Snapshot::of(image);
+    let before = fs::read(image).unwrap();
     let run = qcow2(image, &[&["scrub", text(&out), "--json", "--force"], options].concat()).expect(0);
-    before.unchanged(image, &run);
+    assert!(fs::read(image).unwrap() == before, "the image is only read");
     let document: Value = serde_json::from_slice(&run.stdout).unwrap();
     assert_eq!(document["same_findings"], true, "{document:#}");
     assert_eq!(document["unsettled"], 0, "{document:#}");

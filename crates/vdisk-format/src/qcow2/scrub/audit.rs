@@ -9,6 +9,8 @@ use crate::view::View;
 
 /// Bytes that are looked at at once.
 const PIECE: u64 = 1 << 20;
+/// Bytes that are asked about at once.
+const BLOCK: usize = 512;
 
 /// What is in a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -63,13 +65,19 @@ pub fn audit<'a>(copy: impl Into<View<'a>>, scrubbed: &Scrubbed) -> Audit {
         let data = data.start..data.end.min(data.start.saturating_add(PIECE));
         at = data.end;
         view.reads(data.clone());
-        for (start, bytes) in
-            (data.start..).step_by(8).zip(view.clipped(data.start, data.end - data.start).chunks(8))
-        {
-            if bytes.iter().all(|&byte| byte == 0) {
+        let bytes = view.clipped(data.start, data.end - data.start);
+        // As a rule a whole block belongs to one structure, or is empty.
+        for (start, block) in (data.start..).step_by(BLOCK).zip(bytes.chunks(BLOCK)) {
+            let used = block.iter().filter(|&&byte| byte != 0).count() as u64;
+            let range = start..start + block.len() as u64;
+            if used == 0 {
                 continue;
             }
-            for (at, _) in (start..).zip(bytes).filter(|(_, byte)| **byte != 0) {
+            if let Some(structure) = owner_of_all(scrubbed, &range) {
+                *totals.entry(structure).or_default() += used;
+                continue;
+            }
+            for (at, _) in range.zip(block).filter(|(_, byte)| **byte != 0) {
                 match owner(&scrubbed.fields_at, at).or_else(|| owner(&scrubbed.tables_at, at)) {
                     Some(structure) => *totals.entry(structure).or_default() += 1,
                     None => {
@@ -84,6 +92,17 @@ pub fn audit<'a>(copy: impl Into<View<'a>>, scrubbed: &Scrubbed) -> Audit {
     audit.structures =
         totals.into_iter().map(|(structure, bytes)| StructureBytes { structure, bytes }).collect();
     audit
+}
+
+/// The structure of a range that is part of one table, and of nothing else.
+fn owner_of_all(scrubbed: &Scrubbed, range: &Range<u64>) -> Option<Structure> {
+    let behind = scrubbed.fields_at.partition_point(|(field, _)| field.end <= range.start);
+    if scrubbed.fields_at.get(behind).is_some_and(|(field, _)| field.start < range.end) {
+        return None;
+    }
+    let behind = scrubbed.tables_at.partition_point(|(table, _)| table.start <= range.start);
+    let (table, structure) = scrubbed.tables_at.get(behind.checked_sub(1)?)?;
+    (range.end <= table.end).then_some(*structure)
 }
 
 fn owner(ranges: &[(Range<u64>, Structure)], at: u64) -> Option<Structure> {
