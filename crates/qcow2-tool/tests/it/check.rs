@@ -53,7 +53,8 @@ fn compare(file: &Path) -> Result<Outcome, String> {
 
 /// Whether QEMU does not open the image for a reason that is no fault of the image.
 fn refuses_what_is_right(run: &Run) -> bool {
-    let known = ["Could not open backing file", "'encrypt.key-secret' is required"];
+    let known =
+        ["No such file or directory", "Could not open backing file", "'encrypt.key-secret' is required"];
     known.iter().any(|known| run.err().contains(known))
 }
 

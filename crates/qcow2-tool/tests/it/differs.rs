@@ -373,6 +373,8 @@ fn what_is_the_same_in_both() {
             cut(bytes, end - 1)
         }),
         (0, |bytes| bytes.with_u64(80, 1 << 63)),
+        // A disk that ends one byte behind a cluster.
+        (0, |bytes| bytes.with_u64(at::SIZE, (8 << 20) - 4095)),
     ];
     for (number, (status, change)) in rows.iter().enumerate() {
         let (_folder, path, ours, document) = patched(change);
