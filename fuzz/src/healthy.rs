@@ -32,9 +32,6 @@ fn wanted(input: &mut Input<'_>) -> Qcow2 {
     if has(2) {
         wanted = wanted.extension(0x1234_5678, *b"unknown to all");
     }
-    if has(3) {
-        wanted = wanted.snapshot(Snapshot::new("1", "clean"));
-    }
     if has(4) {
         wanted = wanted.header_length(120).compression_type(1);
     }
@@ -44,5 +41,7 @@ fn wanted(input: &mut Input<'_>) -> Qcow2 {
     if has(6) {
         wanted = wanted.feature_name_table(true);
     }
-    if has(7) { wanted.extended_l2(true).cluster_bits(14) } else { wanted.data(3, *b"data") }
+    wanted = if has(7) { wanted.extended_l2(true).cluster_bits(14) } else { wanted.data(3, *b"data") };
+    // Behind the data, or there would be nothing in it.
+    if has(3) { wanted.snapshot(Snapshot::new("1", "clean")) } else { wanted }
 }

@@ -11,6 +11,7 @@
 
 mod edits;
 mod enumerate;
+mod explain;
 mod guest;
 mod header;
 mod healthy;
@@ -19,6 +20,8 @@ mod mutate;
 mod plan_inverse;
 mod plan_text;
 mod promise;
+mod qcow2_map;
+mod qcow2_scrub;
 mod qed;
 mod qtest_answer;
 pub mod seeds;
@@ -26,10 +29,13 @@ mod structured_header;
 
 pub use edits::edits;
 pub use enumerate::{mtree, proc_ioports, region_file};
+pub use explain::qcow2_explain;
 pub use guest::{instruction_binary, instruction_text, journal};
 pub use header::header;
 pub use plan_inverse::plan_inverse;
 pub use plan_text::plan_text;
+pub use qcow2_map::qcow2_map;
+pub use qcow2_scrub::qcow2_scrub;
 pub use qed::{qed_check, qed_corrupt, qed_edits, qed_map, qed_parse, qed_repair, qed_scrub, qed_walk};
 pub use qtest_answer::qtest_answer;
 pub use structured_header::structured_header;
@@ -38,12 +44,14 @@ pub use structured_header::structured_header;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its program in `fuzz_targets/`.
-pub const TARGETS: [(&str, Target); 20] = [
+pub const TARGETS: [(&str, Target); 23] = [
     ("header", header),
     ("structured_header", structured_header),
     ("plan_inverse", plan_inverse),
     ("edits", edits),
     ("plan_text", plan_text),
+    ("qcow2_explain", qcow2_explain),
+    ("qcow2_scrub", qcow2_scrub),
     ("qed_parse", qed_parse),
     ("qed_walk", qed_walk),
     ("qed_check", qed_check),
@@ -52,6 +60,7 @@ pub const TARGETS: [(&str, Target); 20] = [
     ("qed_corrupt", qed_corrupt),
     ("qed_edits", qed_edits),
     ("qed_repair", qed_repair),
+    ("qcow2_map", qcow2_map),
     ("instruction_text", instruction_text),
     ("instruction_binary", instruction_binary),
     ("journal", journal),

@@ -98,6 +98,16 @@ fn plan_text() {
 }
 
 #[test]
+fn qcow2_explain() {
+    smoke("qcow2_explain", 300);
+}
+
+#[test]
+fn qcow2_scrub() {
+    smoke("qcow2_scrub", 300);
+}
+
+#[test]
 fn qed_parse() {
     smoke("qed_parse", 5000);
 }
@@ -135,6 +145,11 @@ fn qed_edits() {
 #[test]
 fn qed_repair() {
     smoke("qed_repair", 300);
+}
+
+#[test]
+fn qcow2_map() {
+    smoke("qcow2_map", 300);
 }
 
 #[test]

@@ -127,7 +127,7 @@ pub struct Status {
 /// Starts a machine. The prologue is part of that.
 pub type Start<'a> = &'a (dyn Fn() -> Result<Box<dyn Target>> + Sync);
 /// Is told what happens; returns the file in which it put a journal, if it did.
-pub type Observe<'a> = &'a (dyn Fn(Event<'_>) -> Option<String> + Sync);
+pub type Tell<'a> = &'a (dyn Fn(Event<'_>) -> Option<String> + Sync);
 
 /// A run of the fuzzer.
 #[derive(Debug)]
@@ -200,20 +200,26 @@ impl Campaign {
         }
     }
 
-    /// Runs it to its end.
+    /// Runs it to its end. It runs once.
     ///
     /// # Errors
-    /// Where no machine starts, or the map has nothing that could be touched.
-    pub fn run(&self, start: Start<'_>, observe: Observe<'_>) -> Result<Report> {
+    /// Where no machine starts, the map has nothing that could be touched, or it has run already.
+    pub fn run(&self, start: Start<'_>, tell: Tell<'_>) -> Result<Report> {
         if self.known().prepared.length() == 0 {
             return Err(Error::Unsupported {
                 what: "a campaign".to_owned(),
                 why: "there are no ports and no memory to fuzz".to_owned(),
             });
         }
-        let begun = *self.begun.get_or_init(Instant::now);
+        let begun = Instant::now();
+        if self.begun.set(begun).is_err() {
+            return Err(Error::Unsupported {
+                what: "a campaign".to_owned(),
+                why: "it has run already".to_owned(),
+            });
+        }
         let results: Vec<Result<()>> = std::thread::scope(|scope| {
-            let job = || Job { campaign: self, start, observe, begun }.run();
+            let job = || Job { campaign: self, start, tell, begun }.run();
             let jobs: Vec<_> = (0..self.options.jobs.max(1)).map(|_| scope.spawn(job)).collect();
             let panicked = |_| Err(Error::protocol("a job", "it panicked"));
             jobs.into_iter().map(|job| job.join().unwrap_or_else(panicked)).collect()
@@ -296,7 +302,7 @@ struct Seen {
 struct Job<'a> {
     campaign: &'a Campaign,
     start: Start<'a>,
-    observe: Observe<'a>,
+    tell: Tell<'a>,
     begun: Instant,
 }
 
@@ -455,7 +461,7 @@ impl Job<'_> {
         let confirmed = finding.hits * 2 > finding.runs || died;
         let event =
             Event::Finding { finding: &finding, journal: &journal, shrunk: shrunk.as_deref(), confirmed };
-        finding.journal = (self.observe)(event).unwrap_or_default();
+        finding.journal = (self.tell)(event).unwrap_or_default();
         let mut known = campaign.known();
         if confirmed {
             known.findings.push(finding);

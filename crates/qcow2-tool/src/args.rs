@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use tool_support::image::{ApplyArgs, FeatureBitArgs, OpenArgs, PlanArgs, SetHeaderArgs, UndoArgs};
 use tool_support::status::EXIT_STATUS_HELP;
 
@@ -14,6 +14,8 @@ Examples:
   qcow2 disk.qcow2 check
   qcow2 disk.qcow2 set-feature-bit compatible 0 --dry-run
   qcow2 disk.qcow2 del-header-ext 0x23852875
+  qcow2 disk.qcow2 show l2 l1:0
+  qcow2 disk.qcow2 explain 0x30008
   qcow2 disk.qcow2 undo";
 
 const CHECK_STATUS_HELP: &str = "\
@@ -24,6 +26,24 @@ Exit status:
   3   clusters are leaked, and nothing else is wrong
   63  it has a feature that is not known here
   64  the command line is wrong";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  qcow2 disk.qcow2 show l1
+  qcow2 disk.qcow2 show l1 --snapshot before-update
+  qcow2 disk.qcow2 show l2 guest:0x40000000 --range 0-15 --all
+  qcow2 disk.qcow2 show refcount-block host:0x50000
+  qcow2 disk.qcow2 show snapshots --json | jq .snapshots[].name";
+
+const OWNER_EXAMPLES: &str = "\
+Examples:
+  qcow2 disk.qcow2 owner 0x50000
+  qcow2 disk.qcow2 owner 0x50000 --json | jq .state";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  qcow2 disk.qcow2 explain 0x30
+  qcow2 disk.qcow2 explain 0x40008 --json | jq .parts[].problems";
 
 /// Look at and edit qcow2 headers, header extensions and feature bits: what qemu-img won't do
 ///
@@ -61,22 +81,31 @@ pub enum Command {
     ///
     /// The counts are those of `qemu-img check`. What it does not look for is told apart: overlaps, tables that are cut,
     /// sizes that do not agree, and leaks that look like lost tables. With --json, the keys are those of
-    /// `qemu-img check --output=json`, and `findings`. No other file is opened.
+    /// `qemu-img check --output=json`, and `findings`. No file that the image names is opened, unless --chain asks.
     #[command(after_help = CHECK_STATUS_HELP)]
-    Check {
-        /// human, or json, which is --json: as `qemu-img check` spells it
-        #[arg(long, value_enum, conflicts_with_all = ["json", "j"])]
-        output: Option<Output>,
-        /// Check it even though it does not begin as a qcow2 image
-        #[arg(long)]
-        force: bool,
-    },
+    Check(CheckArgs),
     /// Dump the header and the header extensions
     #[command(after_help = EXIT_STATUS_HELP)]
     DumpHeader,
     /// Dump the header extensions
     #[command(after_help = EXIT_STATUS_HELP)]
     DumpHeaderExts,
+    /// Print where the data of the disk are in the file
+    ///
+    /// Nothing that is named inside the image is opened without --chain: what is in the backing file is then not there, and
+    /// holes of the external data file are not looked for.
+    #[command(after_help = EXIT_STATUS_HELP)]
+    Map(MapArgs),
+    /// Print how much of the disk is allocated, and how much of that is fragmented
+    ///
+    /// Fragments are counted over the whole disk, compressed clusters being fragments each. `qemu-img check` counts the
+    /// same, but starts anew with each L2 table.
+    #[command(visible_alias = "frag-check", after_help = EXIT_STATUS_HELP)]
+    Fragcheck {
+        /// Of the disk as it was when this snapshot was taken
+        #[arg(long, value_name = "ID|NAME", allow_hyphen_values = true)]
+        snapshot: Option<String>,
+    },
     /// Set a field in the header: its bytes, and nothing else
     #[command(after_help = EXIT_STATUS_HELP)]
     #[command(mut_arg("name", |arg| arg.help("The field, by its name in `dump-header`; also compression_type")))]
@@ -123,6 +152,35 @@ pub enum Command {
     /// Clear a feature bit
     #[command(after_help = EXIT_STATUS_HELP)]
     ClearFeatureBit(FeatureBitArgs),
+    /// Show the header, a table, the snapshots, the bitmaps or the LUKS header
+    ///
+    /// Of a table, runs of entries that follow one another, and none that are 0.
+    #[command(after_help = format!("{SHOW_EXAMPLES}\n\n{EXIT_STATUS_HELP}"))]
+    Show(ShowArgs),
+    /// Say who claims a byte of the file: every table and entry that refers to its cluster, and the refcount
+    ///
+    /// Where two claim it, both are named. With an external data file, its claims on the same offset are told apart.
+    #[command(after_help = format!("{OWNER_EXAMPLES}\n\n{EXIT_STATUS_HELP}"))]
+    Owner {
+        /// The byte, an offset in the file
+        offset: String,
+    },
+    /// Say what a byte of the file is: which field of which structure, what its value means and whether it is valid
+    ///
+    /// Salts, digests and key material are named and not shown.
+    #[command(after_help = format!("{EXPLAIN_EXAMPLES}\n\n{EXIT_STATUS_HELP}"))]
+    Explain {
+        /// The byte, an offset in the file
+        offset: String,
+    },
+    /// Copy the metadata to a new file, and no byte of what the guest stored: for bug reports
+    ///
+    /// The copy is as long as the image, with holes where there is no metadata, and `check` finds the same in it: the same
+    /// codes in the same places, as often. Names are replaced by others of the same length. Data, VM states, keys, salts and
+    /// digests, bitmap data and whatever lies between structures are left out. What was written is read again, and every
+    /// byte of it accounted for.
+    #[command(visible_alias = "copy-metadata", after_help = EXIT_STATUS_HELP)]
+    Scrub(ScrubArgs),
     /// Take back the last change, or list what can be taken back
     ///
     /// Records are beside the image (disk.qcow2.undo-1, …), in --undo-dir or $VDISK_UNDO_DIR, or, for devices and in
@@ -135,29 +193,138 @@ pub enum Command {
     Apply(ApplyArgs),
 }
 
-/// How `--output` wants it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    /// Text.
-    Human,
-    /// A document.
-    Json,
+/// How to check.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// human, or json, which is --json: as `qemu-img check` spells it
+    #[arg(long, value_enum, conflicts_with_all = ["json", "j"])]
+    pub output: Option<Output>,
+    /// Check it even though it does not begin as a qcow2 image
+    #[arg(long)]
+    pub force: bool,
+    /// Check the images that it is backed by, too, and the length of its external data file
+    ///
+    /// Whoever made the image chooses which files of this computer are read then.
+    #[arg(long)]
+    pub chain: bool,
+    /// Decode every compressed cluster, too
+    #[arg(long)]
+    pub deep: bool,
+    /// How many threads do that: as many as there are processors, where nothing is said
+    #[arg(long, value_name = "N", requires = "deep")]
+    pub threads: Option<std::num::NonZero<usize>>,
+}
+
+/// What to show, and how much of it.
+#[derive(Debug, clap::Args)]
+pub struct ShowArgs {
+    /// What to show
+    #[arg(value_enum, default_value = "header")]
+    pub what: What,
+    /// Which L2 table: its OFFSET in the file, l1:INDEX of its entry in the L1 table, or guest:OFFSET of a byte of the
+    /// disk. A number alone is an offset in the file if it is a multiple of the cluster size, else an index if there is such
+    /// an entry, else an offset of the disk. Which refcount block: its OFFSET in the file, the INDEX of its entry in the
+    /// refcount table, or host:OFFSET of a byte of the file whose refcount it has
+    #[arg(value_name = "WHICH", required_if_eq_any([("what", "l2"), ("what", "refcount-block")]))]
+    pub which: Option<String>,
+    /// Of l1 and l2: by the L1 table of a snapshot, by its ID or else its name
+    #[arg(long, value_name = "ID|NAME")]
+    pub snapshot: Option<String>,
+    /// Entries A to B of the table only; also A alone, and A- for the rest
+    #[arg(long, value_name = "A-B")]
+    pub range: Option<String>,
+    /// Also the entries that are 0; of crypto, also salts and digests
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// What `show` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    /// The header, and its extensions
+    Header,
+    /// The L1 table, or a snapshot's
+    L1,
+    /// An L2 table
+    L2,
+    /// The refcount table
+    RefcountTable,
+    /// A refcount block
+    RefcountBlock,
+    /// The snapshot table
+    Snapshots,
+    /// The bitmap directory
+    Bitmaps,
+    /// How the image is encrypted
+    Crypto,
+}
+
+/// What `scrub` copies, and where to.
+#[derive(Debug, clap::Args)]
+pub struct ScrubArgs {
+    /// The file to write
+    #[arg(value_name = "OUT")]
+    pub out: PathBuf,
+    /// Keep the names of backing file, data file, snapshots and bitmaps
+    #[arg(long)]
+    pub keep_names: bool,
+    /// Keep the bitmaps' data, which say where the guest wrote
+    #[arg(long)]
+    pub keep_bitmap_data: bool,
+    /// Replace a file OUT that exists, and copy even though FILE does not begin as a qcow2 image: its first 104 bytes are then
+    /// copied whatever they are
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// The names of all commands, for [`tool_support::argv`].
-pub(crate) const COMMANDS: [&str; 11] = [
+pub(crate) const COMMANDS: [&str; 19] = [
     "check",
     "dump-header",
     "dump-header-exts",
+    "map",
+    "fragcheck",
+    "frag-check",
     "set-header",
     "add-header-ext",
     "add-header-ext-stdio",
     "del-header-ext",
     "set-feature-bit",
     "clear-feature-bit",
+    "show",
+    "owner",
+    "explain",
+    "scrub",
+    "copy-metadata",
     "undo",
     "apply",
 ];
+
+/// The arguments of `map`.
+#[derive(Debug, clap::Args)]
+pub struct MapArgs {
+    /// human, or json: the array that `qemu-img map --output=json` prints
+    #[arg(long, value_enum, conflicts_with_all = ["json", "j"])]
+    pub output: Option<Output>,
+    /// Map the disk as it was when this snapshot was taken
+    #[arg(long, value_name = "ID|NAME", allow_hyphen_values = true)]
+    pub snapshot: Option<String>,
+    /// Open the backing files and the external data files, whichever files the images name, and map them, too
+    #[arg(long, conflicts_with_all = ["json", "j"])]
+    pub chain: bool,
+    /// Print it even though the image does not begin as a qcow2 image
+    #[arg(long, conflicts_with = "chain")]
+    pub force: bool,
+}
+
+/// The form of what a command prints, by the names that qemu-img has for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Text for people
+    Human,
+    /// JSON with the keys of `qemu-img`
+    Json,
+}
 
 #[cfg(test)]
 mod tests {
@@ -177,7 +344,8 @@ mod tests {
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
         let command = Cli::command();
-        let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+        let named = |command| [clap::Command::get_name(command)].into_iter().chain(command.get_all_aliases());
+        let names: Vec<&str> = command.get_subcommands().flat_map(named).collect();
         assert_eq!(names, COMMANDS);
     }
 

@@ -1,13 +1,10 @@
 //! The documents of `--json`: each one object with a `schema` number. A change of shape raises the number. Keys have
 //! underscores, but for those of `check`, which are `qemu-img`'s.
 
-use std::cell::RefCell;
 use std::path::Path;
 
 use serde::{Serialize, Serializer};
 use tool_support::output::Lossy;
-use vdisk_format::qed::fragmentation::Fragmentation;
-use vdisk_format::qed::map::Extent;
 use vdisk_format::qed::scrub::Scrubbed;
 use vdisk_format::qed::{Entry, Geometry, Header, HeaderFields, Invalid, check};
 use vdisk_format::report::Report;
@@ -60,21 +57,6 @@ impl NeedCheckDocument {
     }
 }
 
-/// The document of `fragcheck`.
-#[derive(Serialize)]
-pub(crate) struct FragmentationDocument {
-    schema: u32,
-    image: String,
-    #[serde(flatten)]
-    fragmentation: Fragmentation,
-}
-
-impl FragmentationDocument {
-    pub(crate) fn new(path: &Path, fragmentation: Fragmentation) -> Self {
-        Self { schema: SCHEMA, image: name(path), fragmentation }
-    }
-}
-
 /// The document of `copy_metadata`.
 #[derive(Serialize)]
 pub(crate) struct CopyDocument {
@@ -89,28 +71,6 @@ impl CopyDocument {
     pub(crate) fn new(path: &Path, copy: &Path, scrubbed: Scrubbed) -> Self {
         Self { schema: SCHEMA, image: name(path), copy: name(copy), scrubbed }
     }
-}
-
-/// The document of `map`. The extents are written as they are found.
-#[derive(Serialize)]
-pub(crate) struct MapDocument<I: Iterator<Item = Extent>> {
-    schema: u32,
-    image: String,
-    #[serde(serialize_with = "in_turn")]
-    extents: RefCell<I>,
-}
-
-impl<I: Iterator<Item = Extent>> MapDocument<I> {
-    pub(crate) fn new(path: &Path, extents: I) -> Self {
-        Self { schema: SCHEMA, image: name(path), extents: RefCell::new(extents) }
-    }
-}
-
-fn in_turn<S: Serializer, I: Iterator<Item = Extent>>(
-    extents: &RefCell<I>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(&mut *extents.borrow_mut())
 }
 
 /// The document of `show l1` and `show l2`.

@@ -15,16 +15,19 @@
 
 pub mod binary;
 pub mod conformance;
+pub mod counts;
 pub mod crash;
 pub mod dist;
 pub mod documents;
 pub mod holder;
 pub mod interrupted;
 pub mod locks;
+pub mod measure;
 pub mod plan;
 pub mod process;
 pub mod program;
 pub mod qemu;
 pub mod random;
 pub mod scratch;
+pub mod threads;
 pub mod tracer;

@@ -1,6 +1,7 @@
 //! What a check of an image found, in either format: counts as `qemu-img check` makes them, and findings.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use crate::limits::MAX_FINDINGS;
 use crate::report::{Finding, Report, Severity};
@@ -31,6 +32,9 @@ pub struct Check {
     /// Where the last cluster ends that is referred to, or has a refcount; `None` where the format has no refcounts.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub image_end_offset: Option<u64>,
+    /// Where in the external data file the last cluster begins that the tables refer to; `None` without such a file.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub last_in_data_file: Option<u64>,
     /// Whether the image uses a feature that is not known here: what was found may be wrong then.
     pub unsupported: bool,
     /// What was found, in detail. No more than [`MAX_FINDINGS`] of each code.
@@ -66,6 +70,17 @@ impl Check {
             Verdict::Leaks
         } else {
             Verdict::Clean
+        }
+    }
+
+    /// Adds a finding if the external data file at `path`, of `length` bytes, ends before the last cluster that the
+    /// tables refer to.
+    pub fn compare_data_file(&mut self, path: &Path, length: u64) {
+        if let Some(last) = self.last_in_data_file.filter(|&last| length <= last) {
+            let place = format!("external data file {}", path.display());
+            let (expected, found) = (format!("more than {last:#x} bytes"), format!("{length:#x}"));
+            self.extra_corruptions += 1;
+            self.report.add(Severity::Error, "data-file-length", place, length, expected, found);
         }
     }
 

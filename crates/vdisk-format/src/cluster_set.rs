@@ -81,6 +81,17 @@ impl ClusterSet {
         already.finish(&mut seen)
     }
 
+    /// Those of `clusters` that are named twice or more often. Clusters from `end` on are ignored.
+    pub(crate) fn named_twice(clusters: impl Iterator<Item = u64>, end: u64) -> Self {
+        let (mut once, mut twice) = (Self::new(end), Self::new(end));
+        for cluster in clusters {
+            if once.insert(cluster, 1, |_| {}) > 0 {
+                twice.insert(cluster, 1, |_| {});
+            }
+        }
+        twice
+    }
+
     /// Adds a cluster that is not in the set, where that costs next to nothing. `false`: it did not, and the set is as
     /// it was; [`insert`](Self::insert) knows more.
     #[inline(always)]

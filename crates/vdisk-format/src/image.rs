@@ -194,6 +194,17 @@ impl Image {
 }
 
 impl Image {
+    /// Bytes that the file takes on its file system, holes left out: the length, where nobody can tell. 0 for a device.
+    #[must_use]
+    pub fn allocated(&self) -> u64 {
+        #[cfg(unix)]
+        if let Some(metadata) = self.source.as_ref().and_then(|source| source.file.metadata().ok()) {
+            use std::os::unix::fs::MetadataExt;
+            return metadata.blocks().saturating_mul(512);
+        }
+        self.bytes().len() as u64
+    }
+
     /// The piece of data of the file at `at`, or the next one behind it: what is before it is a hole and reads as
     /// zeroes. `None` where there is none up to the end. All is data where the system cannot tell.
     #[must_use]

@@ -64,6 +64,7 @@ pub mod qed;
 mod random;
 pub mod record;
 pub mod report;
+mod sparse;
 pub mod table;
 pub mod undo;
 pub mod units;

@@ -50,7 +50,7 @@ pub struct View<'a> {
 /// Pieces of data that were found: from the key on there is a hole, up to the piece's start.
 type Known = BTreeMap<u64, (u64, u64)>;
 /// A file that ends inside a sector reads as if it had all of it, and zeroes in its rest.
-pub(crate) const SECTOR: u64 = 512;
+pub const SECTOR: u64 = 512;
 /// As many are remembered: tables are near one another, or far apart in few holes.
 const MOST_KNOWN: usize = 1024;
 

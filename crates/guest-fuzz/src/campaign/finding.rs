@@ -57,7 +57,7 @@ pub(super) fn look(job: &Job<'_>, seen: &Seen) -> (Finding, Journal, Option<Vec<
         let time = job.allowed(options.replay_time);
         let replays = replay(&recording(parts), wanted, time, start, &patience, &shown);
         replays.unwrap_or_else(|error| {
-            (job.observe)(Event::Note(&format!("a finding could not be replayed: {error}")));
+            (job.tell)(Event::Note(&format!("a finding could not be replayed: {error}")));
             Replays { runs: 0, hits: 0, execution: None }
         })
     };

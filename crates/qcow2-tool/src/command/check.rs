@@ -1,25 +1,75 @@
 //! `check`.
 
+use std::num::NonZero;
 use std::path::Path;
 use std::process::ExitCode;
 
-use tool_support::image::{OpenArgs, print_check, with_progress};
+use tool_support::image::{Checked, OpenArgs, print_check, with_progress};
 use tool_support::{Failure, Outcome};
-use vdisk_format::qcow2::{self, Header, header::MAGIC};
+use vdisk_format::check::Check;
+use vdisk_format::qcow2::read::{Chain, ChainImage, Format, open_chain};
+use vdisk_format::qcow2::{self, Header, check::Options, header::MAGIC};
+use vdisk_format::{Image, qed};
+
+use crate::args::{CheckArgs, Output};
 
 const NEXT: &str =
     "work on a copy; `qemu-img check -r all` repairs refcounts, and may lose data where tables are damaged";
 
-pub(super) fn run(path: &Path, open: OpenArgs, json: bool, force: bool) -> Outcome<ExitCode> {
+pub(super) fn run(path: &Path, open: OpenArgs, json: bool, args: &CheckArgs) -> Outcome<ExitCode> {
     let image = open.read(path)?;
     let magic = Header::parse(image.bytes())?.v2.magic;
-    if magic != MAGIC && !force {
+    if magic != MAGIC && !args.force {
         let path = path.display();
         let found = format!("magic at offset 0x0: expected {MAGIC:#x}, found {magic:#x}");
         return Err(Failure::failed(format!(
             "{path}: {found}: no qcow2 image (--force checks it all the same)"
         )));
     }
-    let check = with_progress("checking", &image, |view| qcow2::check::check(view))?;
-    print_check(path, "qcow2", json, &check, NEXT)
+    let json = json || args.output == Some(Output::Json);
+    let mut check = qcow2(&image, args)?;
+    let chain = if args.chain { Some(open_chain(path)?) } else { None };
+    let mut behind = Vec::new();
+    for (number, image) in chain.iter().flat_map(Chain::images).enumerate() {
+        if number == 0 {
+            data_file(image, &mut check);
+        } else if let Some(check) = behind_it(image, args)? {
+            behind.push((image, check));
+        }
+    }
+    let format = |image: &ChainImage| image.format.name();
+    let behind: Vec<_> = behind
+        .iter()
+        .map(|(image, check)| Checked { path: &image.path, format: format(image), check, next: NEXT })
+        .collect();
+    print_check(Checked { path, format: "qcow2", check: &check, next: NEXT }, &behind, json)
+}
+
+fn qcow2(image: &Image, args: &CheckArgs) -> Outcome<Check> {
+    let mut options = Options::default();
+    if args.deep {
+        let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
+        options.decode = args.threads.map_or_else(processors, NonZero::get);
+    }
+    Ok(with_progress("checking", image, |view| qcow2::check::check_with(view, options))?)
+}
+
+/// The check of an image of the chain; `None` of a raw one, in which nothing can be wrong.
+fn behind_it(image: &ChainImage, args: &CheckArgs) -> Outcome<Option<Check>> {
+    Ok(match image.format {
+        Format::Qcow2 => {
+            let mut check = qcow2(&image.image, args)?;
+            data_file(image, &mut check);
+            Some(check)
+        }
+        Format::Qed => Some(with_progress("checking", &image.image, |view| qed::check::check(view))?),
+        _ => None,
+    })
+}
+
+/// Whether the external data file has what the tables say is in it.
+fn data_file(image: &ChainImage, check: &mut Check) {
+    if let Some((path, data)) = &image.data_file {
+        check.compare_data_file(path, data.bytes().len() as u64);
+    }
 }

@@ -2,17 +2,23 @@
 
 mod check;
 mod dump;
+mod explain;
 mod extension;
+mod fragcheck;
+mod map;
+mod owner;
+mod scrub;
+mod show;
 
 use std::process::ExitCode;
 
-use tool_support::Outcome;
 use tool_support::image::Format;
+use tool_support::{Failure, Outcome, number};
 use vdisk_format::View;
 use vdisk_format::qcow2::{self, edit, header::known_fields};
 use vdisk_format::report::Report;
 
-use crate::args::{Cli, Command, Output};
+use crate::args::{Cli, Command};
 use crate::original::spec_name;
 
 /// What the shared commands need to know of qcow2.
@@ -28,11 +34,11 @@ pub(crate) fn run(cli: Cli) -> Outcome<ExitCode> {
     let form = dump::Form::new(j, json);
     let json = j || json;
     match command {
-        Command::Check { output, force } => {
-            return check::run(&file, open, json || output == Some(Output::Json), force);
-        }
+        Command::Check(args) => return check::run(&file, open, json, &args),
         Command::DumpHeader => dump::header(&file, open, form),
         Command::DumpHeaderExts => dump::extensions(&file, open, form),
+        Command::Map(args) => map::run(&file, open, json, &args),
+        Command::Fragcheck { snapshot } => fragcheck::run(&file, open, json, snapshot.as_deref()),
         Command::SetHeader(args) => {
             let field = known_fields().find(|field| field.name == spec_name(&args.name));
             args.run(FORMAT, open, json, &file, field, edit::set_field)
@@ -51,8 +57,18 @@ pub(crate) fn run(cli: Cli) -> Outcome<ExitCode> {
         }
         Command::SetFeatureBit(args) => args.run(FORMAT, open, json, &file, true, edit::set_feature_bit),
         Command::ClearFeatureBit(args) => args.run(FORMAT, open, json, &file, false, edit::set_feature_bit),
+        Command::Show(args) => show::run(&file, open, form, &args),
+        Command::Owner { offset } => owner::run(&file, open, json, &offset),
+        Command::Explain { offset } => explain::run(&file, open, json, &offset),
+        Command::Scrub(args) => scrub::run(&file, open, json, &args),
         Command::Undo(args) => args.run(FORMAT, open, json, &file),
         Command::Apply(args) => args.run(FORMAT, open, json, &file),
     }?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A number on the command line.
+fn number(name: &str, text: &str) -> Outcome<u64> {
+    let number = number::parse(text).and_then(|number| u64::try_from(number).ok());
+    number.ok_or_else(|| Failure::usage(format!("{name}: expected a number of 64 bits, found '{text}'")))
 }

@@ -5,9 +5,13 @@
 //! installs it. Whatever is random prints its seed; `VDISK_SEED` replays it.
 
 #[cfg(test)]
+mod check;
+#[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod differs;
 #[cfg(test)]
 mod documents;
 #[cfg(test)]
@@ -15,13 +19,31 @@ mod dropin;
 #[cfg(test)]
 mod edits;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
+mod fragcheck;
+#[cfg(test)]
+mod healthy;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod interrupted;
 #[cfg(test)]
 mod locks;
 #[cfg(test)]
+mod map;
+#[cfg(test)]
 mod originals;
 #[cfg(test)]
+mod owner;
+#[cfg(test)]
+mod owners;
+#[cfg(test)]
+mod scrub;
+#[cfg(test)]
 mod sequences;
+#[cfg(test)]
+mod show;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use tool_support::Outcome;
-use tool_support::image::{OpenArgs, print_check, with_progress};
+use tool_support::image::{Checked, OpenArgs, print_check, with_progress};
 use vdisk_format::qed;
 
 use super::expect_qed_unless;
@@ -15,5 +15,5 @@ pub(super) fn run(path: &Path, open: OpenArgs, json: bool, force: bool) -> Outco
     let image = open.read(path)?;
     expect_qed_unless(force, path, image.bytes())?;
     let check = with_progress("checking", &image, |view| qed::check::check(view))?;
-    print_check(path, "qed", json, &check, NEXT)
+    print_check(Checked { path, format: "qed", check: &check, next: NEXT }, &[], json)
 }

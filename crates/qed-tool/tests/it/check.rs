@@ -5,7 +5,6 @@ use crate::support::images::{SMALLEST, shapes};
 use crate::support::mutate::{Kind, damaged, sources};
 use crate::support::program::{json, qed};
 use crate::support::qemu::{self, Counts};
-use crate::support::threads;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,18 +12,11 @@ use std::sync::Mutex;
 use test_support::process::Run;
 use test_support::random::{Random, seed, setting};
 use test_support::scratch::{scratch, text};
+use test_support::threads;
 
 /// What ours counts, and its document.
 fn ours(file: &Path) -> (Counts, Value) {
-    let run = qed(file, &["check", "--json"]);
-    match serde_json::from_slice::<Value>(&run.stdout) {
-        Ok(document) => (Counts::of(run.status.code(), &document), document),
-        Err(_) => {
-            assert_eq!(run.status.code(), Some(1), "{run}");
-            assert!(!run.stderr.is_empty(), "{run}");
-            (Counts::of(Some(1), &Value::Null), Value::Null)
-        }
-    }
+    Counts::ours(&qed(file, &["check", "--json"]))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

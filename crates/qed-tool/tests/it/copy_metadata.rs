@@ -5,7 +5,6 @@ use crate::support::images::{SMALL, SMALLEST, Shape, backed, by_hand, for_each, 
 use crate::support::mutate::{Kind, damaged, sources};
 use crate::support::program::{QED, json, qed};
 use crate::support::qemu;
-use crate::support::threads;
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -14,6 +13,7 @@ use std::time::Duration;
 use test_support::process::run_within;
 use test_support::random::{Random, seed};
 use test_support::scratch::{Snapshot, scratch, text};
+use test_support::threads;
 use test_support::tracer::{self, Outcome, disturbed};
 
 /// Copies, and fails unless both checks find in the copy what they find in the image.

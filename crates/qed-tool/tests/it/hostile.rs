@@ -3,14 +3,13 @@
 use crate::support::bytes::{Bytes, at};
 use crate::support::images::{Shape, by_hand};
 use crate::support::program::QED;
-use crate::support::threads;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Duration;
-use test_support::process::{installed, run_within};
+use test_support::measure::{Cost, measure};
 use test_support::random::Random;
 use test_support::scratch::{scratch, text};
+use test_support::threads;
 
 const LINES: [&[&str]; 19] = [
     &["show", "header"],
@@ -39,22 +38,6 @@ const LINES: [&[&str]; 19] = [
 const SECONDS: f64 = 3.0;
 const KIB: u64 = 32 << 10;
 
-/// Runs each line that standard input has, and prints what it was: status, seconds of a processor, peak of memory. Linux
-/// counts the peak of the process that a process began as, too: Python's 14 MiB.
-const MEASURE: &str = "
-import json, os, subprocess, sys, threading
-for line in json.load(sys.stdin):
-    child = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    killer = threading.Timer(30, child.kill)
-    killer.start()
-    stderr = child.stderr.read().decode(errors='replace')
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = 0
-    killer.cancel()
-    seconds = usage.ru_utime + usage.ru_stime
-    print(json.dumps([os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss, stderr[-2000:]]))
-";
-
 /// Runs every command on the image.
 fn every_command(name: &str, image: &Path) {
     let out = image.with_extension("copy");
@@ -65,15 +48,8 @@ fn every_command(name: &str, image: &Path) {
             [QED.path(), text(image)].into_iter().chain(line.iter().copied()).chain(out).collect()
         })
         .collect();
-    let mut python = installed("python3");
-    python.args(["-c", MEASURE]).env_remove("VDISK_UNDO_DIR");
-    let input = serde_json::to_vec(&lines).unwrap();
-    let run = run_within(&mut python, &input, Duration::from_secs(120)).expect(0);
-    let out = run.out();
-    assert_eq!(out.lines().count(), LINES.len(), "{run}");
-    for (measured, line) in out.lines().zip(LINES) {
-        let (status, seconds, peak, stderr): (i32, f64, u64, String) =
-            serde_json::from_str(measured).unwrap();
+    for (cost, line) in measure(&lines).into_iter().zip(LINES) {
+        let Cost { status, seconds, peak, stderr } = cost;
         assert!(matches!(status, 0 | 1 | 2 | 3 | 63), "{name}: {line:?}: status {status}: {stderr}");
         assert!(!stderr.contains("panicked"), "{name}: {line:?}: {stderr}");
         assert!(seconds < SECONDS, "{name}: {line:?}: {seconds} s");

@@ -5,12 +5,12 @@ use crate::support::images::{SMALLEST, Shape, backed, for_each, shapes, small};
 use crate::support::mutate::{Kind, damaged, sources};
 use crate::support::program::{json, qed};
 use crate::support::qemu;
-use crate::support::threads;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use test_support::process::Run;
 use test_support::random::{Random, seed, setting};
 use test_support::scratch::{scratch, text};
+use test_support::threads;
 
 fn theirs(image: &Path, output: &str) -> Run {
     qemu::try_img(&["map", "-f", "qed", &format!("--output={output}"), text(image)])

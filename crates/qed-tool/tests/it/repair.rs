@@ -5,12 +5,12 @@ use crate::support::images::small;
 use crate::support::mutate::{Kind, damaged, sources};
 use crate::support::program::{json, qed};
 use crate::support::qemu;
-use crate::support::threads;
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 use test_support::random::{Random, seed, setting};
 use test_support::scratch::{Snapshot, scratch, text};
+use test_support::threads;
 
 fn corruptions(image: &std::path::Path) -> u64 {
     json(image, &["check"]).1["corruptions"].as_u64().unwrap()

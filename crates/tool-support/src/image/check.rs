@@ -8,15 +8,38 @@ use serde::Serialize;
 use vdisk_format::check::{Check, Verdict};
 use vdisk_format::report::Severity;
 
+use super::map::percent;
 use crate::{Failure, Out, Outcome};
 
 /// Most findings that the text shows.
 const MAX_SHOWN: usize = 40;
 
+/// An image that was checked.
+#[derive(Debug, Clone, Copy)]
+pub struct Checked<'c> {
+    /// Where it is.
+    pub path: &'c Path,
+    /// QEMU's name of its format.
+    pub format: &'static str,
+    /// What was found.
+    pub check: &'c Check,
+    /// What to do with it if it is corrupt.
+    pub next: &'static str,
+}
+
 /// The document of `check --json`: the keys of `qemu-img check --output=json`, and more.
 #[derive(Serialize)]
 struct Document<'c> {
     schema: u32,
+    #[serde(flatten)]
+    image: ImageObject<'c>,
+    /// The images that it is backed by, the nearest first, where they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    chain: Vec<ImageObject<'c>>,
+}
+
+#[derive(Serialize)]
+struct ImageObject<'c> {
     filename: String,
     format: &'static str,
     verdict: &'static str,
@@ -24,35 +47,52 @@ struct Document<'c> {
     check: &'c Check,
 }
 
-/// Prints the result of a check of the image at `path`, which is of `format`, and returns the exit status of
-/// `qemu-img check`. `next` is what to do with an image that is corrupt.
-///
-/// # Errors
-/// Where standard output takes no more, for another reason than that nobody reads it.
-pub fn print_check(
-    path: &Path,
-    format: &'static str,
-    json: bool,
-    check: &Check,
-    next: &'static str,
-) -> Outcome<ExitCode> {
-    let mut out = Out::stdout();
-    let printed = if json {
+impl<'c> ImageObject<'c> {
+    fn new(checked: &Checked<'c>) -> Self {
+        let Checked { path, format, check, .. } = *checked;
         let verdict = match check.verdict() {
             Verdict::Clean => "clean",
             Verdict::Leaks => "leaks",
             Verdict::Unsupported => "unsupported",
             _ => "corrupt",
         };
-        let filename = path.display().to_string();
-        out.json(&Document { schema: 1, filename, format, verdict, check }).map_err(Failure::from)
+        Self { filename: path.display().to_string(), format, verdict, check }
+    }
+}
+
+/// Prints the result of a check of `image` and of those behind it, and returns the exit status of `qemu-img check`: the
+/// worst one.
+///
+/// # Errors
+/// Where standard output takes no more, for another reason than that nobody reads it.
+pub fn print_check(image: Checked<'_>, chain: &[Checked<'_>], json: bool) -> Outcome<ExitCode> {
+    let mut out = Out::stdout();
+    let all = || std::iter::once(&image).chain(chain);
+    let printed = if json {
+        let chain = chain.iter().map(ImageObject::new).collect();
+        let document = Document { schema: 1, image: ImageObject::new(&image), chain };
+        out.json(&document).map_err(Failure::from)
     } else {
-        text(&mut out, path, check, next)
+        all().try_for_each(|checked| text(&mut out, checked))
     };
     match printed.and_then(|()| Ok(out.finish()?)) {
         // Whoever reads the first lines only wants the verdict all the same.
-        Err(Failure::BrokenPipe) | Ok(()) => Ok(ExitCode::from(status(check.verdict()))),
+        Err(Failure::BrokenPipe) | Ok(()) => {
+            let worst =
+                all().map(|checked| status(checked.check.verdict())).max_by_key(|&status| badness(status));
+            Ok(ExitCode::from(worst.unwrap_or(0)))
+        }
         Err(failure) => Err(failure),
+    }
+}
+
+/// How bad an exit status is.
+fn badness(status: u8) -> u8 {
+    match status {
+        0 => 0,
+        3 => 1,
+        63 => 2,
+        _ => 3,
     }
 }
 
@@ -66,7 +106,8 @@ fn status(verdict: Verdict) -> u8 {
 }
 
 /// The verdict and what to do next; then what it rests on, the worst first.
-fn text(out: &mut Out, path: &Path, check: &Check, corrupt: &'static str) -> Outcome {
+fn text(out: &mut Out, checked: &Checked<'_>) -> Outcome {
+    let Checked { path, check, next: corrupt, .. } = *checked;
     let name = path.display().to_string();
     let (verdict, next) = match check.verdict() {
         Verdict::Clean => ("clean", None),
@@ -117,10 +158,4 @@ fn text(out: &mut Out, path: &Path, check: &Check, corrupt: &'static str) -> Out
         writeln!(out, "… and {more} more; --json shows 1000 of each kind")?;
     }
     Ok(())
-}
-
-/// `part` of `whole` in percent; nothing of nothing is 0.
-#[must_use]
-pub fn percent(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
 }

@@ -4,6 +4,7 @@ mod apply;
 mod check;
 mod feature_bit;
 pub mod line;
+pub mod map;
 mod open;
 mod plan_args;
 mod progress;
@@ -17,7 +18,7 @@ use vdisk_format::plan::Fingerprint;
 use vdisk_format::report::{Report, Severity};
 
 pub use apply::ApplyArgs;
-pub use check::{percent, print_check};
+pub use check::{Checked, print_check};
 pub use feature_bit::FeatureBitArgs;
 pub use open::OpenArgs;
 pub use plan_args::{PlanArgs, same_file};

@@ -2,6 +2,8 @@
 
 mod agreement;
 mod copied;
+#[cfg(feature = "decompress")]
+mod deep;
 mod header;
 mod l2;
 mod lost;
@@ -11,6 +13,7 @@ mod reader;
 mod refcounts;
 mod regions;
 mod segments;
+mod snapshots;
 mod walk;
 
 pub use header::header;
@@ -23,6 +26,16 @@ use crate::qcow2::tables::Tables;
 use crate::report::{Report, Severity};
 use crate::view::View;
 use walk::Walk;
+
+/// What a header says that makes the image unsound.
+const FATAL: [&str; 6] = [
+    "dirty",
+    "corrupt",
+    "compression-type",
+    "raw-external-bit",
+    "crypto-header-missing",
+    "extended-l2-cluster",
+];
 
 /// Checks an image, whatever is wrong with it, to the end.
 ///
@@ -44,11 +57,29 @@ use walk::Walk;
 /// # Errors
 /// [`Error::Truncated`] where there is no header.
 pub fn check<'a>(image: impl Into<View<'a>>) -> Result<Check> {
+    check_with(image, Options::default())
+}
+
+/// What a check is to do beyond what it always does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Options {
+    /// How many threads decode all compressed clusters; 0: nobody does.
+    #[cfg(feature = "decompress")]
+    pub decode: usize,
+}
+
+/// As [`check`], and more.
+///
+/// # Errors
+/// As for [`check`].
+pub fn check_with<'a>(image: impl Into<View<'a>>, options: Options) -> Result<Check> {
     let view = image.into();
     let header = Header::parse(view.bytes())?;
     let mut report = self::header(&header);
-    // Of a header alone they are worth a note; of an image, QEMU says with them that it is not to be trusted.
-    report.raise(&["dirty", "corrupt"], Severity::Error);
+    // Of a header alone they are worth a word; of an image, QEMU says with them that it is not to be trusted, or does not
+    // open it.
+    report.raise(&FATAL, Severity::Error);
     let mut check = Check {
         extra_corruptions: errors(&report),
         unsupported: header.v3.incompatible_features & !KNOWN_INCOMPATIBLE_FEATURES != 0,
@@ -56,7 +87,7 @@ pub fn check<'a>(image: impl Into<View<'a>>) -> Result<Check> {
     };
     let mut findings = Findings::new(report);
     match Tables::new(view) {
-        Ok(tables) => tables_of(&tables, &mut check, &mut findings),
+        Ok(tables) => tables_of(&tables, options, &mut check, &mut findings),
         Err(Error::Refused { .. }) => {} // the header's findings say why
         Err(error) => return Err(error),
     }
@@ -69,7 +100,7 @@ fn errors(report: &Report) -> u64 {
 }
 
 /// Counts who refers to what, compares that with the refcounts, and says what follows.
-fn tables_of(tables: &Tables<'_>, check: &mut Check, findings: &mut Findings) {
+fn tables_of(tables: &Tables<'_>, options: Options, check: &mut Check, findings: &mut Findings) {
     check.total_clusters = tables.geometry().guest_clusters();
     let mut walk = Walk::new(tables, check, findings);
     walk.header();
@@ -80,6 +111,12 @@ fn tables_of(tables: &Tables<'_>, check: &mut Check, findings: &mut Findings) {
     let compared = walk.compare();
     walk.copied_flags(&compared);
     walk.agreement();
+    #[cfg(feature = "decompress")]
+    if options.decode > 0 {
+        walk.decode(options.decode);
+    }
+    #[cfg(not(feature = "decompress"))]
+    let Options {} = options;
     walk.overlaps();
     walk.lost_mappings();
     walk.tell();

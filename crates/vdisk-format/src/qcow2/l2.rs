@@ -64,7 +64,7 @@ pub enum Mapping {
         preallocated: Option<HostOffset>,
     },
     /// The data are in the cluster at this offset: of the image file, or of the external data file.
-    Data(HostOffset),
+    Data(#[cfg_attr(feature = "serde", serde(serialize_with = "as_offset"))] HostOffset),
     /// The data are compressed.
     Compressed(Compressed),
     /// An extended entry whose subclusters are not all of one kind; see [`SubclusterBitmap::state`].
@@ -84,6 +84,16 @@ pub struct Compressed {
     pub length: u64,
     /// 512-byte sectors that they touch, at least 1.
     pub sectors: u64,
+}
+
+/// An object, which a number with a tag would not be.
+#[cfg(feature = "serde")]
+fn as_offset<S: serde::Serializer>(offset: &HostOffset, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(serde::Serialize)]
+    struct Data<'o> {
+        offset: &'o HostOffset,
+    }
+    serde::Serialize::serialize(&Data { offset }, serializer)
 }
 
 impl L2Format {

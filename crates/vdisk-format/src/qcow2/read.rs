@@ -5,7 +5,7 @@
 //! nobody stored.
 
 mod chain;
-mod decompress;
+pub(crate) mod decompress;
 mod qcow2_layer;
 mod qed_layer;
 

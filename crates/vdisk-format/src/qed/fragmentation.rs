@@ -43,7 +43,10 @@ pub fn fragmentation(tables: &Tables<'_>) -> Fragmentation {
     let geometry = tables.geometry();
     let size = geometry.cluster_size();
     let mut all = Fragmentation { total_clusters: geometry.guest_clusters(), ..Fragmentation::default() };
-    let repeated = Repeated::new(tables);
+    // Tables that more than one L1 entry names: each is read once all the same.
+    let offsets = tables.l1_entries().filter_map(|(_, value)| geometry.table_offset(value).ok());
+    let first_clusters = offsets.map(|table| table.0 >> geometry.cluster_bits());
+    let repeated = ClusterSet::named_twice(first_clusters, geometry.clusters());
     let mut counted = BTreeMap::new();
     let mut last: Option<u64> = None;
     for (l1_index, value) in tables.l1_entries() {
@@ -55,7 +58,7 @@ pub fn fragmentation(tables: &Tables<'_>) -> Fragmentation {
             Some(counts) => *counts,
             None => {
                 let counts = Counts::of(tables, table);
-                if repeated.has(table) {
+                if repeated.intersects(table.0 >> geometry.cluster_bits(), 1) {
                     counted.insert(table, counts);
                 }
                 tables.was_visited(l1_index);
@@ -111,33 +114,6 @@ impl Counts {
         self.allocated += allocated;
         self.fragmented += fragmented;
         self.ends = Some((first, next.wrapping_sub(size)));
-    }
-}
-
-/// The tables that more than one L1 entry names: each is read once all the same.
-struct Repeated {
-    tables: ClusterSet,
-    bits: u32,
-}
-
-impl Repeated {
-    fn new(tables: &Tables<'_>) -> Self {
-        let geometry = tables.geometry();
-        let bits = geometry.cluster_bits();
-        let (mut once, mut twice) =
-            (ClusterSet::new(geometry.clusters()), ClusterSet::new(geometry.clusters()));
-        for (_, value) in tables.l1_entries() {
-            if let Ok(table) = geometry.table_offset(value)
-                && once.insert(table.0 >> bits, 1, |_| {}) > 0
-            {
-                twice.insert(table.0 >> bits, 1, |_| {});
-            }
-        }
-        Self { tables: twice, bits }
-    }
-
-    fn has(&self, table: HostOffset) -> bool {
-        self.tables.intersects(table.0 >> self.bits, 1)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::error::{Error, Reason, Result};
 use crate::qed::geometry::CLUSTER_SIZES;
 use crate::qed::header::{FEATURE_BACKING_FILE, Header, HeaderFields};
 use crate::qed::tables::Tables;
+use crate::sparse::put_not_zero;
 use crate::view::View;
 use blank::Blank;
 
@@ -19,8 +20,6 @@ use blank::Blank;
 const PIECE: u64 = 128 << 10;
 /// Kernels copy to the start of a page twice as fast as to elsewhere.
 const ALIGNMENT: usize = 4096;
-/// What is zero is left out in blocks of this many bytes, as file systems have them.
-const BLOCK: usize = 4096;
 
 /// What was copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -193,22 +192,6 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         rest.iter_mut().zip(cut).for_each(|(to, from)| *to = from);
         put_not_zero(at, bytes, &mut self.put)
     }
-}
-
-/// Writes the blocks that are not zero, those that follow one another together.
-fn put_not_zero(at: u64, bytes: &[u8], put: &mut impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
-    const ZEROES: [u8; BLOCK] = [0; BLOCK];
-    let mut offset = at;
-    let is_zero = |block: &[u8]| ZEROES.starts_with(block);
-    let blocks: Vec<&[u8]> = bytes.chunks(BLOCK).collect();
-    for same in blocks.chunk_by(|a, b| is_zero(a) == is_zero(b)) {
-        let length: usize = same.iter().map(|block| block.len()).sum();
-        if same.first().is_some_and(|block| !is_zero(block)) {
-            put(offset, clipped(bytes, offset - at, length as u64))?;
-        }
-        offset += length as u64;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

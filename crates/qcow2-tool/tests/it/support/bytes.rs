@@ -12,8 +12,16 @@ pub(crate) mod at {
     pub(crate) const BACKING_FILE_SIZE: usize = 16;
     pub(crate) const CLUSTER_BITS: usize = 20;
     pub(crate) const SIZE: usize = 24;
+    pub(crate) const CRYPT_METHOD: usize = 32;
+    pub(crate) const L1_SIZE: usize = 36;
+    pub(crate) const L1_TABLE_OFFSET: usize = 40;
+    pub(crate) const REFCOUNT_TABLE_OFFSET: usize = 48;
+    pub(crate) const REFCOUNT_TABLE_CLUSTERS: usize = 56;
+    pub(crate) const NB_SNAPSHOTS: usize = 60;
+    pub(crate) const SNAPSHOTS_OFFSET: usize = 64;
     pub(crate) const INCOMPATIBLE_FEATURES: usize = 72;
     pub(crate) const AUTOCLEAR_FEATURES: usize = 88;
+    pub(crate) const REFCOUNT_ORDER: usize = 96;
     pub(crate) const HEADER_LENGTH: usize = 100;
 }
 
@@ -95,7 +103,7 @@ impl Bytes {
     /// Where the data of the first extension with `magic` is.
     pub(crate) fn extension(&self, magic: u32) -> Option<Range<usize>> {
         let mut at = self.header_length();
-        while at + 8 <= self.cluster_size() && self.u32(at) != 0 {
+        while at + 8 <= self.cluster_size().min(self.0.len()) && self.u32(at) != 0 {
             let data = at + 8;
             let length = usize::try_from(self.u32(at + 4)).unwrap();
             if self.u32(at) == magic {

@@ -2,6 +2,9 @@
 
 pub(crate) mod bytes;
 pub(crate) mod images;
+pub(crate) mod mutate;
 pub(crate) mod original;
 pub(crate) mod program;
 pub(crate) mod qemu;
+pub(crate) mod shapes;
+pub(crate) mod tables;

@@ -30,3 +30,11 @@ pub(crate) fn edit<A: AsRef<OsStr>>(file: &Path, args: &[A]) {
 pub(crate) fn edit_from(file: &Path, args: &[&str], input: &[u8]) {
     QCOW2.edit_from(file, args, input);
 }
+
+/// The document that `args --json` prints; the exit status may be any.
+#[track_caller]
+pub(crate) fn json(file: &Path, args: &[&str]) -> (Option<i32>, serde_json::Value) {
+    let run = qcow2(file, &[args, &["--json"]].concat());
+    let document = serde_json::from_slice(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run}"));
+    (run.status.code(), document)
+}

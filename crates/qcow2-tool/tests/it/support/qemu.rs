@@ -1,6 +1,9 @@
 //! qemu-img and qemu-io on qcow2 images.
 
 use std::path::Path;
+use test_support::counts;
+pub(crate) use test_support::counts::Counts;
+use test_support::process::Run;
 use test_support::qemu;
 pub(crate) use test_support::qemu::{Checked, img, program};
 
@@ -27,4 +30,15 @@ pub(crate) fn check(file: &Path) -> Checked {
 /// As [`qemu::opens`].
 pub(crate) fn opens(file: &Path) -> bool {
     qemu::opens(FORMAT, file)
+}
+
+/// As [`counts::try_check`].
+pub(crate) fn try_check(file: &Path) -> Result<Counts, Run> {
+    counts::try_check(FORMAT, file)
+}
+
+/// What `qemu-img check` counts; the image has to open.
+#[track_caller]
+pub(crate) fn counts(file: &Path) -> Counts {
+    try_check(file).unwrap_or_else(|run| panic!("QEMU does not open it: {run}"))
 }

@@ -5,4 +5,3 @@ pub(crate) mod images;
 pub(crate) mod mutate;
 pub(crate) mod program;
 pub(crate) mod qemu;
-pub(crate) mod threads;

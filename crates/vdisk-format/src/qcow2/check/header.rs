@@ -392,12 +392,14 @@ fn bitmap_findings(header: &Header<'_>, bitmap: &Bitmap<'_>, report: &mut Report
     if fixed.extra_data_size != 0 {
         wrong("no extra data, for QEMU takes none", format!("extra_data_size {}", fixed.extra_data_size));
     }
-    let is_in_use = fixed.flags & 1 != 0;
+    // QEMU looks at the sizes of those that it loads.
+    let is_loaded = fixed.flags & 1 == 0 && header.v3.autoclear_features & 1 != 0;
     let needed = header.cluster_size().and_then(|size| fixed.table_entries_needed(header.v2.size, size));
-    let least = needed.filter(|_| !is_in_use).unwrap_or(0).max(1);
-    if u64::from(fixed.bitmap_table_size) < least || fixed.bitmap_table_offset == 0 {
-        let found = format!("{} entries at {:#x}", fixed.bitmap_table_size, fixed.bitmap_table_offset);
-        wrong(&format!("a bitmap table of {least} entries"), found);
+    let entries = u64::from(fixed.bitmap_table_size);
+    let is_wrong = needed.is_some_and(|needed| is_loaded && entries != needed);
+    if is_wrong || entries == 0 || fixed.bitmap_table_offset == 0 {
+        let found = format!("{entries} entries at {:#x}", fixed.bitmap_table_offset);
+        wrong(&format!("a bitmap table of {} entries", needed.unwrap_or(1)), found);
     }
     let wrong_entry = |entry: &crate::qcow2::bitmap::BitmapTableEntry| {
         entry.kind() == BitmapTableEntryKind::Invalid || entry.reserved() != 0

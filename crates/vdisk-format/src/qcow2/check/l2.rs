@@ -113,8 +113,9 @@ impl Walk<'_, '_> {
     #[inline]
     fn plain(&self, raw: u64) -> Option<u64> {
         let host = raw & !L2Entry::COPIED;
-        let is_plain = host != 0 && self.geometry.is_aligned(host) && host < self.geometry.file_length();
-        (is_plain && host < 1 << 54).then_some(host)
+        let end = if self.geometry.data_file() { u64::MAX } else { self.geometry.file_length() };
+        let is_plain = host != 0 && self.geometry.is_aligned(host) && host < end.min(1 << 54);
+        is_plain.then_some(host)
     }
 
     /// Entries that name `count` clusters, one behind the other, the first of which is in the file.
@@ -125,6 +126,7 @@ impl Walk<'_, '_> {
         visit.next = host + (count << bits);
         let is_active = visit.by.active > 0;
         if self.geometry.data_file() {
+            self.in_data_file(host + ((count - 1) << bits));
             if !copied && self.has_flags(visit) {
                 self.not_copied(visit, index, count);
             }
@@ -211,6 +213,7 @@ impl Walk<'_, '_> {
         visit.next = offset + self.geometry.cluster_size();
         let (is_active, copied) = (visit.by.active > 0, entry.copied());
         if self.geometry.data_file() {
+            self.in_data_file(offset);
             if !copied && self.has_flags(visit) {
                 self.not_copied(visit, index, 1);
             }
@@ -284,6 +287,12 @@ impl Walk<'_, '_> {
     fn has_flags(&self, visit: &Visit) -> bool {
         let Visit { table, by, .. } = visit;
         by.active > 0 && *table != 0 && self.stored_refcount(table >> self.geometry.cluster_bits()).is_some()
+    }
+
+    /// A cluster of the external data file is referred to.
+    fn in_data_file(&mut self, host: u64) {
+        let last = &mut self.check.last_in_data_file;
+        *last = (*last).max(Some(host));
     }
 
     /// Entries without the flag in an image with an external data file, whose clusters have no refcounts.

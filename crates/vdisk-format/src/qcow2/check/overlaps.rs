@@ -16,6 +16,12 @@ struct Table {
     is_whole: bool,
 }
 
+/// Whether a table is of no use without its end. The snapshot table's end may be padding that nobody wrote; whether its
+/// entries are there has been looked at.
+fn is_whole(owner: Owner) -> bool {
+    !matches!(owner, Owner::Header | Owner::BitmapData { .. } | Owner::CryptoHeader | Owner::SnapshotTable)
+}
+
 impl Walk<'_, '_> {
     /// Looks for clusters of tables that something else claims, too; and for tables that the file's end cuts short.
     pub(super) fn overlaps(&mut self) {
@@ -73,7 +79,7 @@ impl Walk<'_, '_> {
             clusters: geometry.clusters(region.area),
             times: 1,
             area: region.area,
-            is_whole: !matches!(region.owner, Owner::Header | Owner::BitmapData { .. } | Owner::CryptoHeader),
+            is_whole: is_whole(region.owner),
         }));
         tables.sort_by_key(|table| (table.clusters.start, table.clusters.end));
         tables

@@ -20,14 +20,29 @@ const MOST_OWNERS: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
     // The L1 tables.
-    L1Reserved { at: u64, entry: u64 },
-    L1Copied { at: u64, entry: u64, refcount: u64 },
-    L2Outside { at: u64, table: u64 },
-    L2Unaligned { at: u64, table: u64 },
+    L1Reserved {
+        at: u64,
+        entry: u64,
+    },
+    L1Copied {
+        at: u64,
+        entry: u64,
+        refcount: u64,
+    },
+    L2Outside {
+        at: u64,
+        table: u64,
+    },
+    L2Unaligned {
+        at: u64,
+        table: u64,
+    },
     // Entries of L2 tables.
     L2Reserved,
     L2ZeroFlag,
-    L2Copied { refcount: u64 },
+    L2Copied {
+        refcount: u64,
+    },
     DataUnaligned,
     DataOutside,
     SubclustersWithoutCluster,
@@ -37,32 +52,98 @@ pub(super) enum Fault {
     CompressedReserved,
     CompressedWithDataFile,
     CompressedSubclusters,
+    #[cfg(feature = "decompress")]
+    Undecodable(String),
     // The others.
     RegionOutside(Region),
     SnapshotsWithDataFile,
-    SnapshotL1Unaligned { index: u32, entry: u64, offset: u64 },
-    SnapshotL1Size { index: u32, entry: u64, entries: u64 },
-    SnapshotExtraData { entry: u64, size: u32 },
+    SnapshotL1Unaligned {
+        index: u32,
+        entry: u64,
+        offset: u64,
+    },
+    SnapshotL1Size {
+        index: u32,
+        entry: u64,
+        entries: u64,
+    },
+    SnapshotExtraData {
+        entry: u64,
+        size: u32,
+    },
     SnapshotTable(String),
-    BitmapTableEntry { at: u64, entry: u64 },
+    BitmapTableEntry {
+        at: u64,
+        entry: u64,
+    },
     // Refcounts.
-    RefcountTableReserved { index: u64, entry: u64 },
-    RefcountBlockUnaligned { index: u64, block: u64 },
-    RefcountBlockOutside { index: u64, block: u64 },
-    RefcountBlockShared { index: u64, block: u64, count: u64 },
-    RefcountTooLow { clusters: Range<u64>, refcount: u64, references: u64 },
-    RefcountTooHigh { clusters: Range<u64>, refcount: u64, references: u64 },
-    Overflow { clusters: Range<u64>, count: u64, most: u64 },
-    Leak { clusters: Range<u64>, refcount: u64 },
+    RefcountTableReserved {
+        index: u64,
+        entry: u64,
+    },
+    RefcountBlockUnaligned {
+        index: u64,
+        block: u64,
+    },
+    RefcountBlockOutside {
+        index: u64,
+        block: u64,
+    },
+    RefcountBlockShared {
+        index: u64,
+        block: u64,
+        count: u64,
+    },
+    RefcountTooLow {
+        clusters: Range<u64>,
+        refcount: u64,
+        references: u64,
+    },
+    RefcountTooHigh {
+        clusters: Range<u64>,
+        refcount: u64,
+        references: u64,
+    },
+    Overflow {
+        clusters: Range<u64>,
+        count: u64,
+        most: u64,
+    },
+    Leak {
+        clusters: Range<u64>,
+        refcount: u64,
+    },
     // What QEMU does not look for.
-    Overlap { clusters: Range<u64> },
-    TableCut { area: Area },
-    Field { code: &'static str, name: &'static str, expected: String, found: String },
-    SnapshotId { entry: u64, id: String },
-    SnapshotL1Short { entry: u64, entries: u64, needed: u64 },
+    Overlap {
+        clusters: Range<u64>,
+    },
+    TableCut {
+        area: Area,
+    },
+    Field {
+        code: &'static str,
+        name: &'static str,
+        expected: String,
+        found: String,
+    },
+    SnapshotId {
+        entry: u64,
+        id: String,
+    },
+    SnapshotL1Short {
+        entry: u64,
+        entries: u64,
+        needed: u64,
+    },
     Luks(String),
-    LostTable { cluster: u64, entries: u64 },
-    EmptyTable { table: u64, clusters: Range<u64> },
+    LostTable {
+        cluster: u64,
+        entries: u64,
+    },
+    EmptyTable {
+        table: u64,
+        clusters: Range<u64>,
+    },
 }
 
 /// An entry of an L2 table.
@@ -239,6 +320,8 @@ impl Fault {
             Self::CompressedReserved => "compressed-reserved",
             Self::CompressedWithDataFile => "compressed-with-data-file",
             Self::CompressedSubclusters => "compressed-subclusters",
+            #[cfg(feature = "decompress")]
+            Self::Undecodable(_) => "compressed-undecodable",
             Self::RegionOutside(region) => code_outside(region.owner),
             Self::SnapshotsWithDataFile => "snapshots-with-data-file",
             Self::SnapshotL1Unaligned { .. } => "snapshot-l1-unaligned",
@@ -291,6 +374,10 @@ impl Fault {
             Self::DataUnaligned => "a multiple of the cluster size",
             Self::DataOutside => {
                 return ("a cluster in the file".to_owned(), format!("{:#x}", entry.raw & OFFSET_MASK));
+            }
+            #[cfg(feature = "decompress")]
+            Self::Undecodable(why) => {
+                return ("data that can be decoded".to_owned(), format!("{raw}: {why}"));
             }
             Self::SubclustersWithoutCluster => "no allocated subclusters, for there is no cluster",
             Self::SubclustersInvalid => "subclusters that are allocated or zero, not both",
@@ -345,7 +432,7 @@ impl Fault {
                 (format!("L1 table size of snapshot {index}"), entry + 8, expected, entries.to_string())
             }
             Self::SnapshotExtraData { entry, size } => {
-                let expected = "at least 16 in version 3";
+                let expected = "at least 16 in version 3, and at most the 1024 that QEMU takes";
                 (owned("extra_data_size of a snapshot"), entry + 36, owned(expected), size.to_string())
             }
             Self::SnapshotTable(error) => {

@@ -3,19 +3,20 @@
 
 use super::problems::Fault;
 use super::segments::segments;
+use super::snapshots::{SnapshotEntries, SnapshotEntry};
 use super::walk::Walk;
-use crate::limits::MAX_SNAPSHOTS;
 use crate::qcow2::bitmap::{BitmapTableEntry, BitmapTableEntryKind, BitmapsExtension};
 use crate::qcow2::claims::Owner;
 use crate::qcow2::extension::Content;
 use crate::qcow2::geometry::Area;
-use crate::qcow2::snapshot::SnapshotHeader;
 use crate::units::HostOffset;
 
 /// Autoclear feature bit 0: the bitmaps are as the disk is. Without it they mean nothing, and QEMU does not look at them.
 const AUTOCLEAR_BITMAPS: u64 = 1;
 /// Extra data that version 3 demands of a snapshot.
 const SNAPSHOT_EXTRA_DATA: u32 = 16;
+/// Extra data of a snapshot that QEMU takes. The specification sets no limit.
+const MAX_SNAPSHOT_EXTRA_DATA: u32 = 1024;
 
 impl Walk<'_, '_> {
     /// Claims what they take.
@@ -39,36 +40,26 @@ impl Walk<'_, '_> {
     }
 
     fn snapshot_table(&mut self) {
-        let mut snapshots = self.tables.snapshots();
-        let mut left = self.tables.header().v2.nb_snapshots.min(MAX_SNAPSHOTS);
-        let mut missing = 0;
-        for snapshot in snapshots.by_ref() {
-            match snapshot {
-                Ok(snapshot) => {
-                    left = left.saturating_sub(1);
-                    self.extra_data(snapshot.offset.0, snapshot.fixed.extra_data_size, 1);
-                }
-                Err(error) => {
-                    self.check.extra_corruptions += 1;
-                    self.problems.add(Fault::SnapshotTable(error.to_string()), self.findings);
-                    missing = left;
-                }
-            }
+        if let Some(Err(error)) = self.tables.snapshots().find(Result::is_err) {
+            self.extra(Fault::SnapshotTable(error.to_string()));
         }
-        let area = snapshots.area();
-        // Behind the end of the file, QEMU reads zeroes for entries.
-        let length = area.length.saturating_add(u64::from(missing) * SnapshotHeader::SIZE);
-        if missing > 0 {
-            self.extra_data(area.end(), 0, missing.into());
+        let start = self.tables.header().v2.snapshots_offset;
+        let mut end = start;
+        for entry in SnapshotEntries::new(self.tables) {
+            self.extra_data(&entry);
+            end = entry.next;
         }
-        self.region(Owner::SnapshotTable, Area { length, ..area });
+        self.region(Owner::SnapshotTable, Area::new(start, end - start));
     }
 
-    /// The size of the extra data of `count` snapshots.
-    fn extra_data(&mut self, entry: u64, size: u32, count: u64) {
+    fn extra_data(&mut self, entry: &SnapshotEntry) {
+        let SnapshotEntry { offset: entry, fixed, .. } = *entry;
+        let size = fixed.extra_data_size;
         if self.geometry.version() >= 3 && size < SNAPSHOT_EXTRA_DATA {
-            self.check.corruptions += count;
+            self.check.corruptions += 1;
             self.problems.add(Fault::SnapshotExtraData { entry, size }, self.findings);
+        } else if size > MAX_SNAPSHOT_EXTRA_DATA {
+            self.extra(Fault::SnapshotExtraData { entry, size });
         }
     }
 

@@ -6,13 +6,13 @@ use std::ops::Range;
 use super::problems::{Fault, Problems};
 use super::reader::Reader;
 use super::segments::segments;
+use super::snapshots::{SnapshotEntries, SnapshotEntry};
 use crate::check::{Check, Findings};
 use crate::cluster_counts::ClusterCounts;
 use crate::cluster_set::ClusterSet;
 use crate::qcow2::claims::Owner;
 use crate::qcow2::geometry::{Area, Geometry};
 use crate::qcow2::l1::L1Entry;
-use crate::qcow2::snapshot::Snapshot;
 use crate::qcow2::tables::Tables;
 
 /// The largest L1 table that QEMU takes, in bytes.
@@ -108,7 +108,7 @@ impl<'t, 'a> Walk<'t, 'a> {
             self.problems.add(Fault::SnapshotsWithDataFile, self.findings);
         }
         let mut tables = Vec::new();
-        for snapshot in self.tables.snapshots().map_while(Result::ok) {
+        for snapshot in SnapshotEntries::new(self.tables) {
             let table = snapshot.l1_table();
             if let Some(fault) = self.refused(&snapshot) {
                 self.check.corruptions += 1;
@@ -122,9 +122,9 @@ impl<'t, 'a> Walk<'t, 'a> {
     }
 
     /// Why QEMU does not look into a snapshot's L1 table.
-    fn refused(&self, snapshot: &Snapshot<'_>) -> Option<Fault> {
+    fn refused(&self, snapshot: &SnapshotEntry) -> Option<Fault> {
         let table = snapshot.l1_table();
-        let (index, entry) = (snapshot.index, snapshot.offset.0);
+        let (index, entry) = (snapshot.index, snapshot.offset);
         if !self.geometry.is_aligned(table.offset.0) {
             return Some(Fault::SnapshotL1Unaligned { index, entry, offset: table.offset.0 });
         }

@@ -5,16 +5,25 @@ use crate::qcow2::geometry::Compression;
 /// Why there is no cluster.
 #[derive(Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "decompress"), expect(dead_code, reason = "nothing is decoded"))]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// This library cannot decode such data.
     Unsupported(&'static str),
     /// These data are none.
     Undecodable(String),
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unsupported(why) => f.write_str(why),
+            Self::Undecodable(why) => f.write_str(why),
+        }
+    }
+}
+
 /// The `size` bytes that `data` decode to: no less and no more. What follows them in their last sector is left alone.
 #[cfg(feature = "decompress")]
-pub(super) fn cluster(compression: Compression, data: &[u8], size: u64) -> Result<Vec<u8>, Failure> {
+pub(crate) fn cluster(compression: Compression, data: &[u8], size: u64) -> Result<Vec<u8>, Failure> {
     // No more than the largest cluster, 2 MiB.
     let mut out = vec![0; usize::try_from(size).unwrap_or(0)];
     match compression {
@@ -27,7 +36,7 @@ pub(super) fn cluster(compression: Compression, data: &[u8], size: u64) -> Resul
 }
 
 #[cfg(not(feature = "decompress"))]
-pub(super) fn cluster(_: Compression, _: &[u8], _: u64) -> Result<Vec<u8>, Failure> {
+pub(crate) fn cluster(_: Compression, _: &[u8], _: u64) -> Result<Vec<u8>, Failure> {
     Err(Failure::Unsupported("this was built without the feature `decompress`"))
 }
 

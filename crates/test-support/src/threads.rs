@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 /// Calls `work` with each number below `count`, on a few threads. What fails in one of them fails.
-pub(crate) fn each(count: u64, work: impl Fn(u64) + Sync) {
+pub fn each(count: u64, work: impl Fn(u64) + Sync) {
     let next = AtomicU64::new(0);
     let threads = thread::available_parallelism().map_or(2, |cores| cores.get().min(8));
     thread::scope(|scope| {

@@ -1,0 +1,107 @@
+//! `check` beside `qemu-img check` on damaged images.
+
+use crate::support::mutate::{Damage, damaged};
+use crate::support::program::qcow2;
+use crate::support::qemu::{self, Counts};
+use crate::support::shapes::{data_file, generated, of_qemu};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+use test_support::process::Run;
+use test_support::random::{Random, seed, setting};
+use test_support::scratch::scratch;
+use test_support::threads;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    Clean,
+    Leaks,
+    Corrupt,
+    OnlyOursSaysCorrupt,
+    NotOpened,
+}
+
+/// Compares the two on an image: what came of it, or how they disagree.
+fn compare(file: &Path) -> Result<Outcome, String> {
+    let (ours, document) = Counts::ours(&qcow2(file, &["check", "--json"]));
+    match qemu::try_check(file) {
+        Err(run) => {
+            let is_told = match ours.status {
+                Some(0 | 3) => refuses_what_is_right(&run),
+                status => matches!(status, Some(1 | 2 | 63)),
+            };
+            is_told.then_some(Outcome::NotOpened).ok_or(format!("QEMU: {run}, ours: {document:#}"))
+        }
+        Ok(theirs) => {
+            let extra = ["extra-corruptions", "lost-mappings"].map(|key| document[key].as_u64().unwrap_or(0));
+            // Where refcounts cannot be read, QEMU says that the check failed.
+            let status = if theirs.check_errors > 0 { Some(2) } else { theirs.status };
+            let theirs = Counts { status, ..theirs };
+            let explained = Counts { status, ..ours.clone() };
+            match ours.status {
+                _ if explained != theirs => {}
+                Some(0) if ours == theirs => return Ok(Outcome::Clean),
+                Some(3) if ours == theirs => return Ok(Outcome::Leaks),
+                Some(_) if ours == theirs => return Ok(Outcome::Corrupt),
+                Some(2) if extra != [0, 0] => return Ok(Outcome::OnlyOursSaysCorrupt),
+                _ => {}
+            }
+            Err(format!("QEMU {theirs:?},\nours {ours:?}: {document:#}"))
+        }
+    }
+}
+
+/// Whether QEMU does not open the image for a reason that is no fault of the image.
+fn refuses_what_is_right(run: &Run) -> bool {
+    let known = ["Could not open backing file", "'encrypt.key-secret' is required"];
+    known.iter().any(|known| run.err().contains(known))
+}
+
+#[test]
+fn on_damaged_images() {
+    let seed = seed();
+    let folder = scratch();
+    let data_file = data_file(folder.path());
+    let mut sources = of_qemu(folder.path());
+    let mut random = Random::new(seed);
+    // As many again for each of QEMU's.
+    sources.extend((0..10 * sources.len()).map(|_| generated(&mut random, &data_file)));
+    let outcomes = Mutex::new(BTreeMap::<Outcome, u64>::new());
+    let disagreements = Mutex::new(Vec::new());
+    let count = setting("VDISK_QCOW2_IMAGES", 1200);
+    threads::each(count, |number| {
+        let mut random = Random::new(seed ^ (number << 20));
+        let sound = random.pick(&sources);
+        let damage = if number % 3 == 0 { Damage::Any } else { Damage::Tables };
+        let path = folder.path().join(format!("image-{number}"));
+        damaged(&sound.bytes, &mut random, damage).write(&path);
+        match compare(&path) {
+            Ok(outcome) => *outcomes.lock().unwrap().entry(outcome).or_default() += 1,
+            Err(how) => {
+                let what = format!("VDISK_SEED={seed}, image {number}, {damage:?}, {}", sound.what);
+                disagreements.lock().unwrap().push(format!("{what}\n{how}"));
+            }
+        }
+        std::fs::remove_file(&path).unwrap();
+    });
+    let disagreements = disagreements.into_inner().unwrap();
+    let few: Vec<_> = disagreements
+        .iter()
+        .take(usize::try_from(setting("VDISK_SHOW", 5)).unwrap())
+        .map(String::as_str)
+        .collect();
+    assert!(few.is_empty(), "{} disagree: {}", disagreements.len(), few.join("\n\n"));
+    let outcomes = outcomes.into_inner().unwrap();
+    println!("{outcomes:?}");
+    if count >= 1000 {
+        for outcome in [
+            Outcome::Clean,
+            Outcome::Leaks,
+            Outcome::Corrupt,
+            Outcome::OnlyOursSaysCorrupt,
+            Outcome::NotOpened,
+        ] {
+            assert!(outcomes.get(&outcome) > Some(&5), "{outcome:?} is tested: {outcomes:?}");
+        }
+    }
+}

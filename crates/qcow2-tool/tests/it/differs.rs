@@ -1,0 +1,380 @@
+//! Where `check` and `qemu-img check` differ: a test for each row of `CHECK.md`.
+
+use crate::support::bytes::{Bytes, at, extension, magic};
+use crate::support::program::{json, qcow2};
+use crate::support::qemu::{self, Counts};
+use crate::support::tables::{COPIED, Kind, OFFSET};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use test_support::scratch::{scratch, text};
+use vdisk_format::generate::Qcow2;
+
+/// 4 KiB clusters: data at 0 to 300k, two snapshots, then 5k written again; a bitmap with data.
+fn base(folder: &Path) -> PathBuf {
+    let path = folder.join("image");
+    qemu::create(&path, "cluster_size=4k", "8M");
+    qemu::img(&["bitmap", "--add", "-g", "64k", text(&path), "b0"]);
+    qemu::io(&path, &["write -P 1 0 300k", "write -P 1 4M 64k"]);
+    for name in ["one", "two"] {
+        qemu::img(&["snapshot", "-c", name, text(&path)]);
+    }
+    qemu::io(&path, &["write -P 5 0 5k"]);
+    assert_eq!(qemu::counts(&path).status, Some(0));
+    path
+}
+
+/// The base with a change, and what ours says of it.
+fn patched(change: impl Fn(Bytes) -> Bytes) -> (tempfile::TempDir, PathBuf, Counts, Value) {
+    let folder = scratch();
+    let path = base(folder.path());
+    change(Bytes::read(&path)).write(&path);
+    let (status, document) = json(&path, &["check"]);
+    (folder, path, Counts::of(status, &document), document)
+}
+
+fn has(document: &Value, code: &str) -> bool {
+    let findings = document["findings"].as_array().unwrap();
+    findings.iter().any(|finding| finding["code"] == code && finding["severity"] == "error")
+}
+
+fn cut(mut bytes: Bytes, length: usize) -> Bytes {
+    bytes.0.truncate(length);
+    bytes
+}
+
+/// The first table of a kind.
+fn table(bytes: &Bytes, kind: Kind) -> usize {
+    bytes.tables().into_iter().find(|table| table.kind == kind).unwrap().start
+}
+
+/// Maps guest cluster 20, a plain one of the active table only, onto the cluster at `offset`, which gets refcount 2.
+fn onto(bytes: Bytes, offset: usize) -> Bytes {
+    let (entry, old) = (bytes.l2_entry(20 * 4096), bytes.host(20 * 4096));
+    bytes.released(old).with_u64(entry, offset as u64).with_refcount(offset, 2).flags_mended()
+}
+
+impl Bytes {
+    /// The bytes with one reference less to the cluster at `offset`.
+    fn released(self, offset: usize) -> Bytes {
+        let before = self.u32(self.refcount(offset)) >> 16;
+        self.with_refcount(offset, u16::try_from(before).unwrap() - 1)
+    }
+
+    /// The bytes with the flags of the disk as it is as the refcounts are.
+    fn flags_mended(mut self) -> Bytes {
+        let l1 = self.l1();
+        for index in 0..self.u32(at::L1_SIZE) as usize {
+            self = self.flagged(l1 + 8 * index);
+            let table = self.l2(index);
+            for entry in (table..table + 4096).step_by(8).filter(|_| table != 0) {
+                self = self.flagged(entry);
+            }
+        }
+        self
+    }
+
+    fn flagged(self, entry: usize) -> Bytes {
+        let value = self.u64(entry);
+        let offset = usize::try_from(value & OFFSET).unwrap();
+        if offset == 0 {
+            return self;
+        }
+        let is_one = self.u32(self.refcount(offset)) >> 16 == 1;
+        self.with_u64(entry, value & !COPIED | if is_one { COPIED } else { 0 })
+    }
+}
+
+#[test]
+fn what_qemu_opens_and_calls_clean() {
+    type Row = (&'static str, fn(Bytes) -> Bytes);
+    let rows: &[Row] = &[
+        ("dirty", |bytes| bytes.with_u64(at::INCOMPATIBLE_FEATURES, 1)),
+        ("corrupt", |bytes| bytes.with_u64(at::INCOMPATIBLE_FEATURES, 2)),
+        ("header-length", |bytes| {
+            let start = bytes.header_length();
+            let area = bytes.0[start..500].to_vec();
+            bytes.with(start + 4, &area).with_u32(at::HEADER_LENGTH, u32::try_from(start).unwrap() + 4)
+        }),
+        ("repeated-extension", |bytes| {
+            let bitmaps = bytes.0[bytes.extension(magic::BITMAPS).unwrap()].to_vec();
+            let unknown = extension(magic::UNKNOWN, b"twice");
+            let area = [unknown.clone(), unknown, extension(magic::BITMAPS, &bitmaps)].concat();
+            bytes.with_area(&area)
+        }),
+        ("snapshot-id", |bytes| {
+            let first = table(&bytes, Kind::SnapshotTable);
+            let id = first + 40 + bytes.u32(first + 36) as usize;
+            bytes.with(id, b"2")
+        }),
+        ("overlap", |bytes| {
+            let l1 = bytes.l1();
+            onto(bytes, l1)
+        }),
+        ("overlap", |bytes| {
+            let table = bytes.refcount_table();
+            onto(bytes, table)
+        }),
+        ("overlap", |bytes| {
+            let table = bytes.l2(0);
+            onto(bytes, table)
+        }),
+        ("snapshot-l1-size", |bytes| {
+            // The last L2 table of the first snapshot is lost, and nobody refers to it any more.
+            let first = table(&bytes, Kind::SnapshotTable);
+            let lost = usize::try_from(bytes.u64(bytes.place(first) + 16) & OFFSET).unwrap();
+            let mut bytes = bytes.released(lost);
+            for entry in (lost..lost + 4096).step_by(8) {
+                let data = usize::try_from(bytes.u64(entry) & OFFSET).unwrap();
+                bytes = if data == 0 { bytes } else { bytes.released(data) };
+            }
+            bytes.with_u32(first + 8, 1).flags_mended()
+        }),
+    ];
+    for (number, (code, change)) in rows.iter().enumerate() {
+        let (_folder, path, ours, document) = patched(change);
+        let theirs = qemu::counts(&path);
+        assert_eq!((theirs.status, theirs.corruptions, theirs.leaks), (Some(0), 0, 0), "{number}, {code}");
+        assert_eq!(ours, Counts { status: Some(2), ..theirs }, "{number}, {code}: {document:#}");
+        assert!(document["extra-corruptions"].as_u64() > Some(0), "{number}, {code}: {document:#}");
+        assert!(has(&document, code), "{number}, {code}: {document:#}");
+    }
+}
+
+/// Version 2 has no zero flag.
+#[test]
+fn a_zero_flag_in_version_2() {
+    let folder = scratch();
+    let path = folder.path().join("image");
+    qemu::create(&path, "compat=0.10", "8M");
+    qemu::io(&path, &["write -P 1 0 300k"]);
+    let bytes = Bytes::read(&path);
+    let entry = bytes.l2_entry(64 << 10);
+    let value = bytes.u64(entry) | 1;
+    bytes.with_u64(entry, value).write(&path);
+    let (status, document) = json(&path, &["check"]);
+    assert_eq!(qemu::counts(&path).status, Some(0));
+    assert_eq!((status, has(&document, "l2-entry-zero-flag")), (Some(2), true), "{document:#}");
+}
+
+/// What is behind the end reads as zeroes: for QEMU, the disk is empty there.
+#[test]
+fn a_file_cut_inside_a_table() {
+    for kind in [Kind::L1, Kind::L2] {
+        let folder = scratch();
+        let path = folder.path().join("image");
+        // What is behind the cut has no refcounts either, as after a repair.
+        let image = Qcow2::new(8 << 20).cluster_bits(12).data(4096, vec![1; 8192]).build().unwrap();
+        let bytes = Bytes(image);
+        let place = if kind == Kind::L1 { bytes.l1() } else { bytes.l2(0) };
+        let clusters = bytes.0.len() / 4096;
+        let mut bytes =
+            (place / 4096 + 1..clusters).fold(bytes, |bytes, cluster| bytes.with_refcount(cluster * 4096, 0));
+        if kind == Kind::L1 {
+            // Of the L1 table nothing is left that names the L2 table.
+            bytes = bytes.with_u64(place, 0);
+        }
+        cut(bytes, place + 8).write(&path);
+        let (status, document) = json(&path, &["check"]);
+        let theirs = qemu::counts(&path);
+        println!("{kind:?}: QEMU {theirs:?}");
+        assert_eq!(
+            (theirs.corruptions, status, has(&document, "table-cut")),
+            (0, Some(2), true),
+            "{document:#}"
+        );
+    }
+}
+
+#[test]
+fn what_qemu_does_not_open() {
+    type Row = (&'static str, i32, fn(Bytes) -> Bytes);
+    let rows: &[Row] = &[
+        ("", 1, |bytes| cut(bytes, 0)),
+        ("", 1, |bytes| cut(bytes, 71)),
+        ("", 1, |bytes| bytes.with(at::MAGIC, b"QFI\xfa")),
+        ("version", 2, |bytes| bytes.with_u32(at::VERSION, 4)),
+        ("unknown-feature", 63, |bytes| bytes.with_u64(at::INCOMPATIBLE_FEATURES, 32)),
+        ("unknown-feature", 63, |bytes| {
+            let l1 = bytes.l1();
+            bytes.with_u64(at::INCOMPATIBLE_FEATURES, 1 << 63).with_u64(l1, 3)
+        }),
+        ("cluster-bits", 2, |bytes| bytes.with_u32(at::CLUSTER_BITS, 8)),
+        ("cluster-bits", 2, |bytes| bytes.with_u32(at::CLUSTER_BITS, 22)),
+        ("crypt-method", 2, |bytes| bytes.with_u32(at::CRYPT_METHOD, 3)),
+        ("crypto-header-missing", 2, |bytes| bytes.with_u32(at::CRYPT_METHOD, 2)),
+        ("refcount-order", 2, |bytes| bytes.with_u32(at::REFCOUNT_ORDER, 7)),
+        ("header-length", 2, |bytes| bytes.with_u32(at::HEADER_LENGTH, 96)),
+        ("header-length", 2, |bytes| bytes.with_u32(at::HEADER_LENGTH, 4104)),
+        ("l1-size", 2, |bytes| bytes.with_u32(at::L1_SIZE, 3)),
+        ("l1-size", 2, |bytes| bytes.with_u32(at::L1_SIZE, (4 << 20) + 1)),
+        ("unaligned", 2, |bytes| {
+            let offset = bytes.l1() as u64 + 8;
+            bytes.with_u64(at::L1_TABLE_OFFSET, offset)
+        }),
+        ("unaligned", 2, |bytes| bytes.with_u64(at::REFCOUNT_TABLE_OFFSET, 0x1008)),
+        ("refcount-table-size", 2, |bytes| bytes.with_u32(at::REFCOUNT_TABLE_CLUSTERS, 2049)),
+        ("unaligned", 2, |bytes| {
+            let offset = bytes.u64(at::SNAPSHOTS_OFFSET) + 8;
+            bytes.with_u64(at::SNAPSHOTS_OFFSET, offset)
+        }),
+        ("nb-snapshots", 2, |bytes| bytes.with_u32(at::NB_SNAPSHOTS, 65537)),
+        ("snapshot-extra-data", 2, |bytes| {
+            let entry = table(&bytes, Kind::SnapshotTable);
+            bytes.with_u32(entry + 36, 1032)
+        }),
+        ("compression-type", 2, |bytes| bytes.with_u64(at::INCOMPATIBLE_FEATURES, 8)),
+        ("compression-type", 2, |bytes| bytes.with(104, &[1])),
+        ("compression-type", 2, |bytes| bytes.with_u64(at::INCOMPATIBLE_FEATURES, 8).with(104, &[2])),
+        ("raw-external-bit", 2, |bytes| bytes.with_u64(at::AUTOCLEAR_FEATURES, 3)),
+        ("snapshots-with-data-file", 2, |bytes| bytes.with_u64(at::INCOMPATIBLE_FEATURES, 4)),
+        ("extended-l2-cluster", 2, |bytes| bytes.with_u64(at::INCOMPATIBLE_FEATURES, 16)),
+        ("backing-file-size", 2, |bytes| {
+            bytes.with_u64(at::BACKING_FILE_OFFSET, 600).with_u32(at::BACKING_FILE_SIZE, 1024)
+        }),
+        ("backing-file-place", 2, |bytes| {
+            bytes.with_u64(at::BACKING_FILE_OFFSET, 5000).with_u32(at::BACKING_FILE_SIZE, 5)
+        }),
+        ("extension-overrun", 2, |bytes| bytes.with_area(&[0x12, 0x34, 0x56, 0x78, 0, 1, 0, 0])),
+        ("bitmap-directory-entry", 2, |bytes| {
+            let at = bytes.bitmap_directory() + 8;
+            let entries = bytes.u32(at) + 1;
+            bytes.with_u32(at, entries)
+        }),
+        ("bitmap-directory-entry", 2, |bytes| bytes.with_u64(at::SIZE, 0)),
+    ];
+    for (number, (code, status, change)) in rows.iter().enumerate() {
+        let folder = scratch();
+        let path = base(folder.path());
+        change(Bytes::read(&path)).write(&path);
+        assert!(qemu::try_check(&path).is_err(), "{number}, {code}: QEMU does not open it");
+        let run = qcow2(&path, &["check", "--json"]).expect(*status);
+        if *status == 1 {
+            assert!(!run.stderr.is_empty(), "{run}");
+            continue;
+        }
+        assert!(run.out().contains(&format!("\"{code}\"")), "{number}, {code}: {run}");
+    }
+}
+
+#[test]
+fn a_wrong_magic_is_checked_by_force() {
+    let folder = scratch();
+    let path = base(folder.path());
+    Bytes::read(&path).with(at::MAGIC, b"QFI\xfa").write(&path);
+    qcow2(&path, &["check"]).expect(1);
+    qcow2(&path, &["check", "--force"]).expect(2);
+}
+
+/// Files that are not there, and keys that nobody gave, are no fault of the image.
+#[test]
+fn what_qemu_does_not_open_and_is_sound() {
+    let folder = scratch();
+    let path = folder.path().join("image");
+    qemu::img(&[
+        "create",
+        "-q",
+        "-u",
+        "-f",
+        "qcow2",
+        "-b",
+        "/nonexistent/base",
+        "-F",
+        "raw",
+        text(&path),
+        "1M",
+    ]);
+    assert!(qemu::try_check(&path).unwrap_err().err().contains("Could not open backing file"));
+    qcow2(&path, &["check"]).expect(0);
+
+    let image = Qcow2::new(1 << 20).data_file("/nonexistent/data", false).data(0, b"data").build().unwrap();
+    Bytes(image).write(&path);
+    assert!(qemu::try_check(&path).unwrap_err().err().contains("Could not open '/nonexistent/data'"));
+    qcow2(&path, &["check"]).expect(0);
+
+    qemu::create(&path, "", "1M");
+    Bytes::read(&path).with_u32(at::CRYPT_METHOD, 1).write(&path);
+    assert!(qemu::try_check(&path).unwrap_err().err().contains("'encrypt.key-secret' is required"));
+    qcow2(&path, &["check"]).expect(0);
+}
+
+/// Where it cannot read refcounts, QEMU says that its check failed; all counts are the same.
+#[test]
+fn refcounts_that_cannot_be_read() {
+    let (_folder, path, ours, document) = patched(|bytes| {
+        let table = bytes.refcount_table();
+        let block = bytes.u64(table) | COPIED;
+        bytes.with_u64(table, block)
+    });
+    let theirs = qemu::counts(&path);
+    assert!(theirs.check_errors > 0 && theirs.status == Some(1), "{theirs:?}");
+    assert_eq!(ours, Counts { status: Some(2), ..theirs }, "{document:#}");
+}
+
+/// An empty L2 table before leaked clusters, and an L2 table that nobody refers to any more.
+#[test]
+fn leaks_that_are_lost_mappings() {
+    for code in ["empty-table", "lost-table"] {
+        let folder = scratch();
+        let path = folder.path().join("image");
+        qemu::create(&path, "", "1G");
+        qemu::io(&path, &["write -P 1 0 10M"]);
+        let bytes = Bytes::read(&path);
+        let bytes = match code {
+            "empty-table" => {
+                let table = bytes.l2(0);
+                bytes.with(table, &vec![0; 65536])
+            }
+            _ => {
+                let entry = bytes.l1();
+                bytes.with_u64(entry, 0)
+            }
+        };
+        bytes.write(&path);
+        let (status, document) = json(&path, &["check"]);
+        let theirs = qemu::counts(&path);
+        assert_eq!(theirs.status, Some(3));
+        assert_eq!(Counts::of(status, &document), Counts { status: Some(2), ..theirs });
+        assert!(document["lost-mappings"].as_u64() > Some(0), "{document:#}");
+        assert!(has(&document, code), "{document:#}");
+        assert!(qcow2(&path, &["check"]).out().contains("do not free the leaks"));
+    }
+}
+
+/// What looks odd, and is the same in both.
+#[test]
+fn what_is_the_same_in_both() {
+    type Row = (i32, fn(Bytes) -> Bytes);
+    let rows: &[Row] = &[
+        // No refcount table: all clusters have refcount 0.
+        (2, |bytes| bytes.with_u64(at::REFCOUNT_TABLE_OFFSET, 0)),
+        (2, |bytes| bytes.with_u32(at::REFCOUNT_TABLE_CLUSTERS, 0)),
+        // Bitmaps that the extension does not name any more.
+        (3, |bytes| bytes.with_area(&[])),
+        // Bitmaps that are not as the disk is.
+        (3, |bytes| bytes.with_u64(at::AUTOCLEAR_FEATURES, 0)),
+        // The last snapshot's entry is longer than the file: it goes on with zeroes.
+        (2, |bytes| {
+            let entry = table(&bytes, Kind::SnapshotTable);
+            bytes.with(entry + 14, &[0xff, 0xff])
+        }),
+        // Behind the last cluster, a part of another.
+        (0, |bytes| {
+            let end = bytes.0.len();
+            bytes.with(end + 99, &[1])
+        }),
+        (0, |bytes| {
+            let end = bytes.0.len();
+            cut(bytes, end - 1)
+        }),
+        (0, |bytes| bytes.with_u64(80, 1 << 63)),
+    ];
+    for (number, (status, change)) in rows.iter().enumerate() {
+        let (_folder, path, ours, document) = patched(change);
+        let theirs = qemu::counts(&path);
+        assert_eq!(theirs.status, Some(*status), "{number}: {theirs:?}");
+        let extra =
+            document["extra-corruptions"].as_u64() > Some(0) || document["lost-mappings"].as_u64() > Some(0);
+        let status = if extra { ours.status } else { theirs.status };
+        assert_eq!(ours, Counts { status, ..theirs }, "{number}: {document:#}");
+    }
+}

@@ -1,0 +1,206 @@
+//! No finding on what QEMU makes: images of any shape, and what is done to them.
+
+use crate::support::program::qcow2;
+use crate::support::qemu;
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Mutex;
+use test_support::counts::Counts;
+use test_support::process::run;
+use test_support::qemu::{program, try_img};
+use test_support::random::{Random, seed, setting};
+use test_support::scratch::{scratch, text};
+use test_support::threads;
+
+/// What is done is told, for whoever wants to do it again.
+struct History {
+    lines: String,
+    /// Of the disk, in bytes.
+    size: u64,
+}
+
+impl History {
+    fn img(&mut self, args: &[&str]) -> bool {
+        let run = try_img(args);
+        let status = run.status.success();
+        writeln!(self.lines, "qemu-img {}{}", args.join(" "), if status { "" } else { " # refused" })
+            .unwrap();
+        status
+    }
+
+    fn io(&mut self, path: &Path, commands: &[String]) {
+        let mut line = program("qemu-io");
+        line.args(["-f", "qcow2"]);
+        for command in commands {
+            line.args(["-c", command]);
+        }
+        run(line.arg(path), b"");
+        writeln!(self.lines, "qemu-io {} {}", text(path), commands.join("; ")).unwrap();
+    }
+}
+
+/// Options of `qemu-img create`.
+fn options(random: &mut Random, folder: &Path) -> (String, u64) {
+    let bits = 9 + random.below(13) as u32;
+    let mut options = format!("cluster_size={}", 1u64 << bits);
+    let mut size = if bits < 12 { 3 << 20 } else { 24 << 20 } + random.number() % 5 * 512;
+    if random.below(5) == 0 {
+        options += ",compat=0.10";
+    } else {
+        write!(options, ",refcount_bits={}", 1 << random.below(7)).unwrap();
+        if bits >= 14 && random.below(2) == 0 {
+            options += ",extended_l2=on";
+        }
+        options += ["", "", ",lazy_refcounts=on"][random.below(3)];
+        options += ["", ",compression_type=zstd"][random.below(2)];
+        if random.below(8) == 0 {
+            let raw = ["off", "on"][random.below(2)];
+            write!(options, ",data_file={}/data.raw,data_file_raw={raw}", text(folder)).unwrap();
+        }
+    }
+    if random.below(6) == 0 {
+        options += [",preallocation=metadata", ",preallocation=falloc"][random.below(2)];
+        size = size.min(8 << 20);
+    }
+    if random.below(40) == 0 {
+        size = 0;
+    }
+    (options, size)
+}
+
+/// One step of an image's life. Some shapes refuse some of them.
+fn step(history: &mut History, random: &mut Random, path: &Path, folder: &Path) {
+    let name = ["one", "two", "three"][random.below(3)];
+    let file = text(path);
+    match random.below(16) {
+        0..6 => {
+            let commands: Vec<String> =
+                (0..1 + random.below(4)).map(|_| guest_write(random, history.size)).collect();
+            history.io(path, &commands);
+        }
+        6 | 7 => drop(history.img(&["snapshot", "-c", name, file])),
+        8 => drop(history.img(&["snapshot", "-d", name, file])),
+        9 => drop(history.img(&["snapshot", "-a", name, file])),
+        10 => {
+            let size = history.size + random.number() % (4 << 20) / 512 * 512;
+            if history.img(&["resize", "-q", "-f", "qcow2", file, &size.to_string()]) {
+                history.size = size;
+            }
+        }
+        11 => {
+            let size = history.size / 1024 * 512;
+            if history.img(&["resize", "-q", "--shrink", "-f", "qcow2", file, &size.to_string()]) {
+                history.size = size;
+            }
+        }
+        12 => {
+            let granularity = (512u32 << random.below(8)).to_string();
+            history.img(&["bitmap", "--add", "-g", &granularity, "-f", "qcow2", file, name]);
+        }
+        13 => {
+            let how = *random.pick(&["--remove", "--clear", "--disable", "--enable"]);
+            history.img(&["bitmap", how, "-f", "qcow2", file, name]);
+        }
+        14 => {
+            let change = *random.pick(&[
+                "compat=0.10",
+                "compat=1.1",
+                "refcount_bits=16",
+                "refcount_bits=64",
+                "lazy_refcounts=off",
+            ]);
+            history.img(&["amend", "-q", "-f", "qcow2", "-o", change, file]);
+        }
+        _ => chain(history, random, path, folder),
+    }
+}
+
+fn guest_write(random: &mut Random, size: u64) -> String {
+    let at = random.number() % size.max(1) / 512 * 512;
+    let length = (512 + random.number() % (600 << 10) / 512 * 512).min(size.saturating_sub(at)).max(512);
+    let command =
+        *random.pick(&["write -P 3", "write -P 4", "write -z", "write -z -u", "discard", "write -c -P 7"]);
+    if command == "write -c -P 7" && random.below(2) == 0 {
+        return format!("{command} {} 64k", at >> 16 << 16);
+    }
+    format!("{command} {at} {length}")
+}
+
+/// Another image over this one, or out of it, in its place.
+fn chain(history: &mut History, random: &mut Random, path: &Path, folder: &Path) {
+    let (file, other) = (text(path), folder.join("other"));
+    let other = text(&other);
+    match random.below(4) {
+        0 => {
+            let cluster = (512u64 << random.below(9)).to_string();
+            let options = format!("cluster_size={cluster}");
+            history.img(&["create", "-q", "-f", "qcow2", "-b", file, "-F", "qcow2", "-o", &options, other]);
+            history
+                .io(other.as_ref(), &[guest_write(random, history.size), guest_write(random, history.size)]);
+            assert_healthy(other.as_ref(), &history.lines);
+            if random.below(2) == 0 {
+                history.img(&["commit", "-q", "-f", "qcow2", other]);
+            } else {
+                history.img(&["rebase", "-q", "-f", "qcow2", "-b", "", other]);
+                assert_healthy(other.as_ref(), &history.lines);
+            }
+        }
+        1 => {
+            let kind = *random.pick(&["compression_type=zlib", "compression_type=zstd,cluster_size=4k"]);
+            if history.img(&["convert", "-q", "-c", "-f", "qcow2", "-O", "qcow2", "-o", kind, file, other]) {
+                std::fs::rename(other, path).unwrap();
+            }
+        }
+        2 => {
+            let order = *random.pick(&["-W", "-q"]);
+            if history.img(&["convert", order, "-m", "3", "-f", "qcow2", "-O", "qcow2", file, other]) {
+                assert_healthy(other.as_ref(), &history.lines);
+            }
+        }
+        _ => drop(history.img(&["check", "-q", "-r", "all", "-f", "qcow2", file])),
+    }
+}
+
+/// Fails unless ours says what QEMU says, and nothing else.
+#[track_caller]
+fn assert_healthy(path: &Path, history: &str) -> u64 {
+    let Ok(theirs) = qemu::try_check(path) else { return 0 };
+    let (ours, document) = Counts::ours(&qcow2(path, &["check", "--json"]));
+    let message = || format!("{history}\n{document:#}");
+    assert_eq!(ours, theirs, "{}", message());
+    assert_eq!(ours.corruptions + ours.check_errors, 0, "{}", message());
+    for key in ["extra-corruptions", "lost-mappings"] {
+        assert_eq!(document[key], 0, "{}", message());
+    }
+    if ours.leaks == 0 {
+        let findings = document["findings"].as_array().unwrap();
+        let wrong = findings.iter().filter(|finding| finding["severity"] != "note").collect::<Vec<&Value>>();
+        assert!(wrong.is_empty(), "{}", message());
+    }
+    1
+}
+
+#[test]
+fn nothing_is_found() {
+    let seed = seed();
+    let checked = Mutex::new(0);
+    let count = setting("VDISK_QCOW2_SHAPES", 100);
+    threads::each(count, |number| {
+        let mut random = Random::new(seed ^ (number << 20));
+        let folder = scratch();
+        let path = folder.path().join("image");
+        let (options, size) = options(&mut random, folder.path());
+        let mut history = History { lines: format!("VDISK_SEED={seed}, image {number}\n"), size };
+        if !history.img(&["create", "-q", "-f", "qcow2", "-o", &options, text(&path), &size.to_string()]) {
+            return;
+        }
+        for _step in 0..1 + random.below(6) {
+            step(&mut history, &mut random, &path, folder.path());
+            *checked.lock().unwrap() += assert_healthy(&path, &history.lines);
+        }
+    });
+    let checked = checked.into_inner().unwrap();
+    println!("{checked} states of {count} images");
+    assert!(checked > count * 2, "{checked} states of {count} images");
+}
