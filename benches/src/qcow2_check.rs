@@ -1,4 +1,4 @@
-//! The suite of `qcow2 check`: sparse images with every kind of metadata that takes time.
+//! The suite of `qcow2 check`, `map` and `fragcheck`: sparse images with every kind of metadata that takes time.
 
 use std::ffi::OsString;
 
@@ -14,6 +14,9 @@ use crate::table::find;
 const LIMIT: &str = "a loop over the tables";
 const CHECK: &str = "qcow2 check";
 const QEMU_CHECK: &str = "qemu-img check";
+const FRAGCHECK: &str = "qcow2 fragcheck";
+const MAP: &str = "qcow2 map --output=json";
+const QEMU_MAP: &str = "qemu-img map --output=json";
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -106,9 +109,24 @@ pub(crate) fn rows(programs: &Programs, image: &Image) -> Vec<Row> {
             ..Row::new(CHECK, [programs.qcow2.clone().into(), file(), "check".into()])
         },
     ];
-    if programs.qemu_img && image.with_qemu_img {
-        let words = ["qemu-img", "check", "-f", "qcow2"].map(OsString::from).into_iter().chain([file()]);
-        rows.push(Row { answer: Answer::Allocated, ..Row::new(QEMU_CHECK, words) });
+    let ours = |label, peer, args: &[&str]| {
+        let words = [programs.qcow2.clone().into(), file()].into_iter();
+        let row = Row::new(label, words.chain(args.iter().map(OsString::from)));
+        Row { peer: Some(peer), is_ours: true, ..row }
+    };
+    let fragcheck = ours(FRAGCHECK, QEMU_MAP, &["fragcheck"]);
+    rows.push(Row { answer: Answer::Allocated, ..fragcheck });
+    if !image.with_qemu_img {
+        return rows; // nor would anybody read its map
+    }
+    rows.push(Row { answers_like: Some(QEMU_MAP), ..ours(MAP, QEMU_MAP, &["map", "--output=json"]) });
+    if programs.qemu_img {
+        let qemu_img = |label, args: &[&str]| {
+            Row::new(label, ["qemu-img"].iter().chain(args).map(OsString::from).chain([file()]))
+        };
+        let check = qemu_img(QEMU_CHECK, &["check", "-f", "qcow2"]);
+        rows.push(Row { answer: Answer::Allocated, ..check });
+        rows.push(qemu_img(QEMU_MAP, &["map", "--output=json", "-f", "qcow2"]));
     }
     rows
 }
@@ -133,6 +151,16 @@ pub(crate) fn goals(image: &Image, rows: &[Row], measured: &[Measured]) -> Vec<G
             what: format!("{CHECK} 100× as fast as qemu-img"),
             figure: format!("{:.0}×", qemu / seconds),
             met: qemu >= 100.0 * seconds,
+        });
+    }
+    let qemu_map = answered(rows, measured, QEMU_MAP).map(|qemu| qemu.median.as_secs_f64());
+    for label in [MAP, FRAGCHECK] {
+        let Some((ours, qemu)) = answered(rows, measured, label).zip(qemu_map) else { continue };
+        let seconds = ours.median.as_secs_f64();
+        goals.push(Goal {
+            what: format!("{label} within 2× of the loop, or 10× as fast as {QEMU_MAP}"),
+            figure: format!("{:.2}× the loop, {:.1}× as fast as qemu-img", seconds / loop_seconds, qemu / seconds),
+            met: seconds <= (2.0 * loop_seconds).max(qemu / 10.0),
         });
     }
     if let Some((kib, clusters)) = ours.peak_kib.zip(in_use(limit)) {
