@@ -159,7 +159,11 @@ pub(crate) fn goals(image: &Image, rows: &[Row], measured: &[Measured]) -> Vec<G
         let seconds = ours.median.as_secs_f64();
         goals.push(Goal {
             what: format!("{label} within 2× of the loop, or 10× as fast as {QEMU_MAP}"),
-            figure: format!("{:.2}× the loop, {:.1}× as fast as qemu-img", seconds / loop_seconds, qemu / seconds),
+            figure: format!(
+                "{:.2}× the loop, {:.1}× as fast as qemu-img",
+                seconds / loop_seconds,
+                qemu / seconds
+            ),
             met: seconds <= (2.0 * loop_seconds).max(qemu / 10.0),
         });
     }
