@@ -1,9 +1,10 @@
 //! Images of every shape that QEMU creates and opens, and of some that it does not.
 
 use super::bytes::{Bytes, at};
-use super::{qemu, threads};
+use super::qemu;
 use std::path::{Path, PathBuf};
 use test_support::scratch::{scratch, text};
+use test_support::threads;
 
 /// Sizes of clusters in bytes, and of tables in clusters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,6 @@ pub(crate) use test_support::counts::Counts;
 use test_support::process::Run;
 use test_support::qemu;
 pub(crate) use test_support::qemu::{img, try_img};
-use test_support::scratch::text;
 
 const FORMAT: &str = "qed";
 
