@@ -202,6 +202,7 @@ fn what_qemu_does_not_open() {
         ("cluster-bits", 2, |bytes| bytes.with_u32(at::CLUSTER_BITS, 22)),
         ("crypt-method", 2, |bytes| bytes.with_u32(at::CRYPT_METHOD, 3)),
         ("crypto-header-missing", 2, |bytes| bytes.with_u32(at::CRYPT_METHOD, 2)),
+        ("crypto-header-unexpected", 2, |bytes| bytes.with_area(&extension(magic::ENCRYPTION, &[0; 16]))),
         ("refcount-order", 2, |bytes| bytes.with_u32(at::REFCOUNT_ORDER, 7)),
         ("header-length", 2, |bytes| bytes.with_u32(at::HEADER_LENGTH, 96)),
         ("header-length", 2, |bytes| bytes.with_u32(at::HEADER_LENGTH, 4104)),

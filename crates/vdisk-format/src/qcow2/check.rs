@@ -28,12 +28,13 @@ use crate::view::View;
 use walk::Walk;
 
 /// What a header says that makes the image unsound.
-const FATAL: [&str; 6] = [
+const FATAL: [&str; 7] = [
     "dirty",
     "corrupt",
     "compression-type",
     "raw-external-bit",
     "crypto-header-missing",
+    "crypto-header-unexpected",
     "extended-l2-cluster",
 ];
 

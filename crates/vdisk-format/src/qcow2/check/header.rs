@@ -471,6 +471,16 @@ fn agreement(header: &Header<'_>, present: &BTreeMap<Magic, (u64, u64)>, report:
             "none",
         );
     }
+    if header.v2.crypt_method != 2 && has(Magic::CRYPTO_HEADER) {
+        report.add(
+            Severity::Warning,
+            "crypto-header-unexpected",
+            "full disk encryption header pointer",
+            present.get(&Magic::CRYPTO_HEADER).map_or(0, |found| found.0),
+            "crypt_method 2 (LUKS)",
+            header.v2.crypt_method.to_string(),
+        );
+    }
 }
 
 fn backing_file(header: &Header<'_>, report: &mut Report) {
