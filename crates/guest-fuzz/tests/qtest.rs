@@ -217,6 +217,10 @@ fn silent_when_stopped_and_dead_when_killed() {
     assert_eq!(target.condition(Duration::from_millis(100)), Condition::VmmSilent);
     send(nix::sys::signal::Signal::SIGCONT);
     assert_eq!(target.condition(PATIENCE), Condition::Responsive);
+    let begun = Instant::now();
+    while target.wait(PATIENCE).done < 10_000 {
+        assert!(begun.elapsed() < PATIENCE, "it does not go on");
+    }
     assert_eq!(execute(&mut target, &[inb(0x80)]).done, 10_001);
     send(nix::sys::signal::Signal::SIGKILL);
     let Condition::Dead(death) = target.condition(PATIENCE) else { panic!("it lives") };
