@@ -103,11 +103,6 @@ fn qcow2_explain() {
 }
 
 #[test]
-fn qcow2_scrub() {
-    smoke("qcow2_scrub", 300);
-}
-
-#[test]
 fn qed_parse() {
     smoke("qed_parse", 5000);
 }

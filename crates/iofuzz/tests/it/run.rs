@@ -71,7 +71,8 @@ fn operations_are_counted_exactly_and_nothing_found_is_status_0() {
 #[test]
 fn without_a_qemu_it_is_the_machine_in_the_process() {
     let place = Place::new();
-    let run = place.run_without_qemu(&["--ops", "100000", "--ports", "test-abort,0x80", "--json"]).expect(1);
+    let args = ["--seed", "1", "--ops", "100000", "--ports", "test-abort,0x80", "--json"];
+    let run = place.run_without_qemu(&args).expect(1);
     assert!(run.err().starts_with("no QEMU on PATH"), "{run}");
     let report: Report = document(&run);
     assert_eq!(report.target.transport, "sim");
