@@ -172,7 +172,12 @@ fn dump_header_exts_and_findings() {
         document.findings.iter().map(|finding| (finding.code.as_str(), finding.severity.as_str())).collect();
     assert_eq!(
         codes,
-        [("crypto-header-outside", "error"), ("repeated-extension", "error"), ("data-file-name", "warning")]
+        [
+            ("crypto-header-outside", "error"),
+            ("repeated-extension", "error"),
+            ("data-file-name", "warning"),
+            ("crypto-header-unexpected", "warning")
+        ]
     );
     let repeated = &document.findings[1];
     assert_eq!((repeated.expected.as_str(), repeated.found.as_str()), ("each type at most once", "2 times"));

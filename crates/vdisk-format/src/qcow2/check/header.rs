@@ -403,7 +403,7 @@ fn bitmap_findings(header: &Header<'_>, bitmap: &Bitmap<'_>, report: &mut Report
     let needed = header.cluster_size().and_then(|size| fixed.table_entries_needed(header.v2.size, size));
     let entries = u64::from(fixed.bitmap_table_size);
     let is_wrong = needed.is_some_and(|needed| is_loaded && entries != needed);
-    if header.cluster_size().is_some_and(|cluster| entries * cluster > MAX_BITMAP_BYTES) {
+    if header.cluster_size().is_some_and(|cluster| entries.saturating_mul(cluster) > MAX_BITMAP_BYTES) {
         wrong("a bitmap of 512 MiB at most, which QEMU takes", format!("{entries} clusters"));
     }
     if is_wrong || entries == 0 || fixed.bitmap_table_offset == 0 {
