@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Clusters that one chunk covers.
-const CHUNK: u64 = 1 << 16;
+use crate::cluster_set::{CHUNK, masks, parts};
+
 const WORDS: usize = (CHUNK / 64) as usize;
 /// Slots that are made at a time.
 const SLOTS: u64 = 512;
@@ -348,27 +348,6 @@ impl Many {
             number => number.into(),
         }
     }
-}
-
-/// The chunks that a range touches, each with the part of the range that lies in it, from the chunk's start.
-fn parts(clusters: Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> {
-    let mut at = clusters.start;
-    std::iter::from_fn(move || {
-        let (index, start) = (at / CHUNK, at % CHUNK);
-        let end = start.saturating_add(clusters.end.checked_sub(at).filter(|&left| left > 0)?).min(CHUNK);
-        at += end - start;
-        Some((index, start..end))
-    })
-}
-
-/// The words that a range of bits touches, each with the mask of the bits concerned.
-fn masks(bits: Range<u64>) -> impl Iterator<Item = (usize, u64)> {
-    let words = bits.start / 64..bits.end.div_ceil(64);
-    words.map(move |word| {
-        let low = bits.start.saturating_sub(word * 64).min(63);
-        let high = (bits.end - word * 64).min(64);
-        (word as usize, (u64::MAX >> (64 - (high - low))) << low)
-    })
 }
 
 fn each(mut bits: u64, mut visit: impl FnMut(u64)) {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// Clusters that one chunk covers.
-const CHUNK: u64 = 1 << 16;
+pub(crate) const CHUNK: u64 = 1 << 16;
 /// Words of a dense chunk.
 const WORDS: usize = (CHUNK / 64) as usize;
 /// A sparse chunk holds two bytes a cluster, and becomes dense where it would hold more than a dense one.
@@ -173,18 +173,18 @@ fn empty() -> Box<[u64; WORDS]> {
 }
 
 /// The chunks that a range touches, each with the part of the range that lies in it, from the chunk's start.
-fn parts(clusters: Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> {
+pub(crate) fn parts(clusters: Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> {
     let mut at = clusters.start;
     std::iter::from_fn(move || {
         let (index, start) = (at / CHUNK, at % CHUNK);
-        let end = (start + clusters.end.checked_sub(at).filter(|&left| left > 0)?).min(CHUNK);
+        let end = start.saturating_add(clusters.end.checked_sub(at).filter(|&left| left > 0)?).min(CHUNK);
         at += end - start;
         Some((index, start..end))
     })
 }
 
 /// The words that a range of bits touches, each with the mask of the bits concerned.
-fn masks(bits: Range<u64>) -> impl Iterator<Item = (usize, u64)> {
+pub(crate) fn masks(bits: Range<u64>) -> impl Iterator<Item = (usize, u64)> {
     let words = bits.start / 64..bits.end.div_ceil(64);
     words.map(move |word| {
         let low = bits.start.saturating_sub(word * 64).min(63);

@@ -7,9 +7,10 @@ use super::walk::Walk;
 use crate::qcow2::geometry::OFFSET_MASK;
 use crate::qcow2::l2::L2Entry;
 
-/// Most runs of leaked clusters that are looked at, and most clusters in them: some thousands are enough to say so.
+/// Most runs of leaked clusters that are looked at, and most bytes that are read of them: leaks may be all of a disk, and some
+/// thousand tables are enough to say so.
 pub(super) const MOST_RUNS: usize = 1 << 12;
-const MOST_CLUSTERS: u64 = 1 << 16;
+const MOST_BYTES: u64 = 256 << 20;
 /// So much of a cluster is read at first: data that are no table show it there.
 const FIRST_LOOK: usize = 512;
 /// An L2 table that is empty has lost its entries if so many clusters behind it are leaked. A few may be a crash's.
@@ -19,16 +20,15 @@ impl Walk<'_, '_> {
     /// Looks for tables among the leaked clusters, and for leaks behind empty L2 tables.
     pub(super) fn lost_mappings(&mut self) {
         let leaks = std::mem::take(&mut self.leaks);
-        let mut left = MOST_CLUSTERS;
+        let mut left = MOST_BYTES;
         let mut buffer = vec![0; usize::try_from(self.geometry.cluster_size()).unwrap_or(0)];
         for run in &leaks {
             let mut at = run.start << self.geometry.cluster_bits();
             let end = run.end << self.geometry.cluster_bits();
             while let Some(data) = self.tables.view().next_data(at..end).filter(|_| left > 0) {
                 let cluster = data.start >> self.geometry.cluster_bits();
-                left -= 1;
                 at = (cluster + 1) << self.geometry.cluster_bits();
-                if let Some(entries) = self.as_table(cluster, &leaks, &mut buffer) {
+                if let Some(entries) = self.as_table(cluster, &leaks, &mut buffer, &mut left) {
                     self.lost(Fault::LostTable { cluster, entries });
                 }
             }
@@ -37,12 +37,15 @@ impl Walk<'_, '_> {
     }
 
     /// How many entries the cluster has, if it reads as an L1 or L2 table that refers to leaked clusters.
-    fn as_table(&self, cluster: u64, leaks: &[Range<u64>], buffer: &mut [u8]) -> Option<u64> {
+    /// What is read is taken from `left`.
+    fn as_table(&self, cluster: u64, leaks: &[Range<u64>], buffer: &mut [u8], left: &mut u64) -> Option<u64> {
         let at = cluster << self.geometry.cluster_bits();
         let (mut entries, mut leaked) = (0, 0);
+        *left = left.saturating_sub(FIRST_LOOK as u64);
         let look = buffer.get_mut(..FIRST_LOOK)?;
         self.count_entries(self.tables.view().read(at, look), leaks, &mut entries, &mut leaked)?;
         let rest = buffer.get_mut(FIRST_LOOK..)?;
+        *left = left.saturating_sub(rest.len() as u64);
         let read = self.tables.view().read(at + FIRST_LOOK as u64, rest);
         self.count_entries(read, leaks, &mut entries, &mut leaked)?;
         (leaked > 0 && leaked * 2 >= entries).then_some(entries)
@@ -60,8 +63,15 @@ impl Walk<'_, '_> {
         for number in numbers.step_by(words).filter(|&number| number != 0) {
             let offset = number & OFFSET_MASK;
             let rest = number & !(OFFSET_MASK | L2Entry::COPIED);
-            if number & L2Entry::COMPRESSED != 0 || number == 1 {
-                // Nearly any number is a compressed cluster: it says neither this nor that.
+            if number & L2Entry::COMPRESSED != 0 {
+                // One that is in the file says neither this nor that. Text, which always has this bit, names none.
+                let data = L2Entry::new(number).compressed(&self.tables.l2_format());
+                if data.offset.0 >= self.geometry.file_length() {
+                    return None;
+                }
+                continue;
+            }
+            if number == 1 {
                 continue;
             }
             if rest > 1 || !self.geometry.is_aligned(offset) || offset >= self.geometry.file_length() {
