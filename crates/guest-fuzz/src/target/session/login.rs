@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 const QUIET: Duration = Duration::from_millis(1500);
 /// How long a guest may think about a name or a password: many wait before they refuse.
 const THINKING: Duration = Duration::from_secs(12);
+/// How long what asks for a name or a password is given to listen, at each attempt: it throws away what was typed before it
+/// does, and so the first letters of an answer that comes too soon.
+const LISTENING: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
 /// What guests say to a wrong name or password, in small letters.
 const REFUSALS: [&str; 4] =
     ["login incorrect", "authentication failure", "permission denied", "too many authentication failures"];
@@ -40,6 +43,8 @@ pub(super) struct Login {
     probe: u32,
     last_event: Instant,
     nudges: u32,
+    /// How often the guest has refused: once may be a letter that was lost.
+    refusals: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,13 +66,20 @@ enum Ask {
 
 impl Login {
     pub(super) fn new(credentials: Credentials) -> Self {
-        Self { credentials, stage: Stage::Waiting, probe: 0, last_event: Instant::now(), nudges: 0 }
+        Self {
+            credentials,
+            stage: Stage::Waiting,
+            probe: 0,
+            last_event: Instant::now(),
+            nudges: 0,
+            refusals: 0,
+        }
     }
 
     /// Goes on until `deadline`: whether there is a shell.
     ///
     /// # Errors
-    /// Where the guest refuses, or wants a password that nobody gave; [`Error::Dead`] where it hung up.
+    /// Where the guest refuses twice, or wants a password that nobody gave; [`Error::Dead`] where it hung up.
     pub(super) fn step(&mut self, wire: &mut Wire, deadline: Instant) -> Result<bool> {
         loop {
             if wire.receive(deadline.min(Instant::now() + Duration::from_millis(50))) {
@@ -94,20 +106,21 @@ impl Login {
         let small = text.to_ascii_lowercase();
         let refusal = REFUSALS.iter().find(|words| small.contains(*words));
         if let (Stage::PasswordSent | Stage::NameSent, Some(words)) = (self.stage, refusal) {
-            return Err(self.refused(&format!("the guest says `{words}`")));
+            self.refused(&format!("the guest says `{words}`"))?;
+            return Ok(false);
         }
+        let listens = LISTENING.get(self.refusals).is_none_or(|&time| self.last_event.elapsed() >= time);
         match (ask(&text, self.credentials.prompt.as_deref()), self.stage) {
-            (Ask::Name, Stage::PasswordSent) => return Err(self.refused("the guest asks for a name again")),
+            (Ask::Name | Ask::Password, _) if !listens => {}
+            (Ask::Name, Stage::PasswordSent) => self.refused("the guest asks for a name again")?,
             (Ask::Name, _) => {
                 let user = self.credentials.user.clone();
                 self.answer(wire, &user, Stage::NameSent);
             }
-            (Ask::Password, Stage::PasswordSent) => {
-                return Err(self.refused("it asks for the password again"));
-            }
+            (Ask::Password, Stage::PasswordSent) => self.refused("it asks for the password again")?,
             (Ask::Password, _) => {
                 let Some(password) = self.credentials.password.clone() else {
-                    return Err(self.refused("the guest asks for a password, and none was given"));
+                    return Err(self.error("the guest asks for a password, and none was given"));
                 };
                 self.answer(wire, &password, Stage::PasswordSent);
             }
@@ -145,7 +158,18 @@ impl Login {
         }
     }
 
-    fn refused(&self, why: &str) -> Error {
+    /// Once more from the start, unless that was tried.
+    fn refused(&mut self, why: &str) -> Result<()> {
+        self.refusals += 1;
+        if self.refusals >= LISTENING.len() {
+            return Err(self.error(why));
+        }
+        self.last_event = Instant::now();
+        self.stage = Stage::Waiting;
+        Ok(())
+    }
+
+    fn error(&self, why: &str) -> Error {
         Error::Start { what: format!("the session of `{}`", self.credentials.user), why: why.to_owned() }
     }
 }
@@ -224,6 +248,8 @@ mod tests {
         Wire::new(ours).unwrap()
     }
 
+    const INCORRECT: &str = "Login incorrect\r\n\r\nlogin: ";
+
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(10)
     }
@@ -241,17 +267,26 @@ mod tests {
 
     #[test]
     fn refusals_say_why() {
-        let why = |texts, password| {
+        let why = |texts: &'static [_], password| {
             let mut wire = guest(texts);
             login(password, None).step(&mut wire, soon()).unwrap_err().to_string()
         };
-        let texts: &[&str] = &["login: ", "Password: ", "Login incorrect\r\nlogin: "];
+        let texts = &["login: ", "Password: ", INCORRECT, "Password: ", INCORRECT];
         assert_eq!(
             why(texts, Some("x")),
             "the session of `root` did not start: the guest says `login incorrect`"
         );
         assert!(why(texts, None).contains("none was given"));
-        assert!(why(&["login: ", "Password: ", "\r\nlogin: "], Some("x")).contains("again"));
+        let silent = &["login: ", "Password: ", "\r\nlogin: ", "Password: ", "\r\nlogin: "];
+        assert!(why(silent, Some("x")).contains("a name again"));
+        assert!(why(&["Password: ", "Password: ", "Password: "], Some("x")).contains("the password again"));
+    }
+
+    #[test]
+    fn one_refusal_may_be_a_letter_that_was_lost() {
+        let mut wire =
+            guest(&["login: ", "Password: ", INCORRECT, "Password: ", "# ", "echo\r\nPROBE\r\n# "]);
+        assert!(login(Some("x"), None).step(&mut wire, soon()).unwrap());
     }
 
     #[test]
