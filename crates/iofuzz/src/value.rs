@@ -40,8 +40,7 @@ pub(crate) fn jobs(text: &str) -> Result<u64, String> {
 
 /// A number of 64 bits, in decimal or with `0x`, and `_` between digits.
 pub(crate) fn whole(text: &str) -> Result<u64, String> {
-    let number = number::parse(text).and_then(|number| u64::try_from(number).ok());
-    number.ok_or_else(|| "expected a number of 64 bits, such as 10000 or 0x2710".to_owned())
+    number::unsigned(text).ok_or_else(|| "expected a number of 64 bits, such as 10000 or 0x2710".to_owned())
 }
 
 /// A number that is not 0.

@@ -162,7 +162,7 @@ pub enum Command {
     /// Where two claim it, both are named. With an external data file, its claims on the same offset are told apart.
     #[command(after_help = format!("{OWNER_EXAMPLES}\n\n{EXIT_STATUS_HELP}"))]
     Owner {
-        /// The byte, an offset in the file
+        /// The byte, an offset in the file: such as 65536, 0x10000 or 64k
         offset: String,
     },
     /// Say what a byte of the file is: which field of which structure, what its value means and whether it is valid
@@ -170,7 +170,7 @@ pub enum Command {
     /// Salts, digests and key material are named and not shown.
     #[command(after_help = format!("{EXPLAIN_EXAMPLES}\n\n{EXIT_STATUS_HELP}"))]
     Explain {
-        /// The byte, an offset in the file
+        /// The byte, an offset in the file: such as 65536, 0x10000 or 64k
         offset: String,
     },
     /// Take back the last change, or list what can be taken back

@@ -28,6 +28,34 @@ pub fn parse(text: &str) -> Option<i128> {
     Some(if negative { -magnitude } else { magnitude })
 }
 
+/// The value of `text`, where it is a whole number of at most 64 bits.
+#[must_use]
+pub fn unsigned(text: &str) -> Option<u64> {
+    parse(text).and_then(|number| u64::try_from(number).ok())
+}
+
+/// The bytes that `text` says: a number as [`unsigned`] reads it, or decimal digits and a suffix as QEMU has them: k, M, G,
+/// T, P or E, in either case, for powers of 1024.
+///
+/// ```
+/// assert_eq!(tool_support::number::bytes("64k"), Some(65536));
+/// assert_eq!(tool_support::number::bytes("0x1E"), Some(30));
+/// assert_eq!(tool_support::number::bytes("16E"), None);
+/// ```
+#[must_use]
+pub fn bytes(text: &str) -> Option<u64> {
+    if let Some(number) = unsigned(text) {
+        return Some(number);
+    }
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let mut suffix = text.get(digits.len()..)?.chars();
+    let (Some(suffix), None) = (suffix.next(), suffix.next()) else { return None };
+    let power = "kMGTPE".chars().position(|known| known.eq_ignore_ascii_case(&suffix))? + 1;
+    let is_decimal = digits.starts_with(|c: char| c.is_ascii_digit());
+    unsigned(digits).filter(|_| is_decimal)?.checked_mul(1 << (10 * power))
+}
+
 /// The digits behind a prefix such as `0x`, which one underscore may separate.
 fn after_prefix(text: &str) -> Option<&str> {
     let digits = text.get(2..)?;
@@ -50,7 +78,7 @@ fn magnitude(digits: &str, radix: u32) -> Option<i128> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{bytes, parse};
 
     #[test]
     fn what_python_accepts() {
@@ -76,6 +104,28 @@ mod tests {
             assert_eq!(parse(text), Some(value), "{text:?}");
         }
         assert_eq!(parse(&"9".repeat(100)), Some(i128::MAX));
+    }
+
+    #[test]
+    fn suffixes_are_powers_of_1024() {
+        for (text, value) in [
+            ("5", 5),
+            ("0x10", 16),
+            ("1k", 1 << 10),
+            ("1K", 1 << 10),
+            ("3m", 3 << 20),
+            ("2G", 2 << 30),
+            (" 1T ", 1 << 40),
+            ("7P", 7 << 50),
+            ("15E", 15 << 60),
+            ("1_0k", 10 << 10),
+            ("0k", 0),
+        ] {
+            assert_eq!(bytes(text), Some(value), "{text:?}");
+        }
+        for text in ["", "k", "1kk", "1x", "-1k", "+1k", "0x1k", "16E", "1.5k", "1 kB", "1é", "0b", "é"] {
+            assert_eq!(bytes(text), None, "{text:?}");
+        }
     }
 
     #[test]

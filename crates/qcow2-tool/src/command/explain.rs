@@ -11,8 +11,8 @@ use vdisk_format::View;
 use vdisk_format::qcow2::explain::{Explanation, Part, Refcount, Subject, explain};
 use vdisk_format::units::HostOffset;
 
+use super::owner;
 use super::show::mapping;
-use super::{number, owner};
 
 #[derive(Serialize)]
 struct Document<'d> {
@@ -22,11 +22,10 @@ struct Document<'d> {
     explanation: &'d Explanation,
 }
 
-pub(super) fn run(path: &Path, open: OpenArgs, json: bool, offset: &str) -> Outcome {
-    let offset = number("offset", offset)?;
+pub(super) fn run(path: &Path, open: OpenArgs, json: bool, offset: HostOffset) -> Outcome {
     let image = open.read(path)?;
     let explanation =
-        explain(View::from(&image), HostOffset(offset)).map_err(|error| Failure::from(error).about(path))?;
+        explain(View::from(&image), offset).map_err(|error| Failure::from(error).about(path))?;
     let mut out = Out::stdout();
     if json {
         out.json(&Document { schema: 1, image: path.display().to_string(), explanation: &explanation })?;

@@ -16,6 +16,7 @@ use tool_support::{Failure, Outcome, number};
 use vdisk_format::View;
 use vdisk_format::qcow2::{self, edit, header::known_fields};
 use vdisk_format::report::Report;
+use vdisk_format::units::HostOffset;
 
 use crate::args::{Cli, Command};
 use crate::original::spec_name;
@@ -57,8 +58,8 @@ pub(crate) fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::SetFeatureBit(args) => args.run(FORMAT, open, json, &file, true, edit::set_feature_bit),
         Command::ClearFeatureBit(args) => args.run(FORMAT, open, json, &file, false, edit::set_feature_bit),
         Command::Show(args) => show::run(&file, open, form, &args),
-        Command::Owner { offset } => owner::run(&file, open, json, &offset),
-        Command::Explain { offset } => explain::run(&file, open, json, &offset),
+        Command::Owner { offset } => owner::run(&file, open, json, self::offset(&offset)?),
+        Command::Explain { offset } => explain::run(&file, open, json, self::offset(&offset)?),
         Command::Undo(args) => args.run(FORMAT, open, json, &file),
         Command::Apply(args) => args.run(FORMAT, open, json, &file),
     }?;
@@ -67,6 +68,13 @@ pub(crate) fn run(cli: Cli) -> Outcome<ExitCode> {
 
 /// A number on the command line.
 fn number(name: &str, text: &str) -> Outcome<u64> {
-    let number = number::parse(text).and_then(|number| u64::try_from(number).ok());
-    number.ok_or_else(|| Failure::usage(format!("{name}: expected a number of 64 bits, found '{text}'")))
+    number::unsigned(text)
+        .ok_or_else(|| Failure::usage(format!("{name}: expected a number of 64 bits, found '{text}'")))
+}
+
+/// An offset on the command line.
+fn offset(text: &str) -> Outcome<HostOffset> {
+    let expected = "bytes, such as 65536, 0x10000 or 64k";
+    let offset = number::bytes(text).map(HostOffset);
+    offset.ok_or_else(|| Failure::usage(format!("offset: expected {expected}, found '{text}'")))
 }

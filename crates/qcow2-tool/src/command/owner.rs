@@ -13,8 +13,6 @@ use vdisk_format::qcow2::explain::{Owners, SharedTable, State, owners};
 use vdisk_format::qcow2::{Content, Tables};
 use vdisk_format::units::HostOffset;
 
-use super::number;
-
 #[derive(Serialize)]
 struct Document<'d> {
     schema: u32,
@@ -35,11 +33,10 @@ struct Named<'d> {
     name: Lossy<'d>,
 }
 
-pub(super) fn run(path: &Path, open: OpenArgs, json: bool, offset: &str) -> Outcome {
-    let offset = number("offset", offset)?;
+pub(super) fn run(path: &Path, open: OpenArgs, json: bool, offset: HostOffset) -> Outcome {
     let image = open.read(path)?;
     let tables = Tables::new(View::from(&image)).map_err(|error| Failure::from(error).about(path))?;
-    let owners = owners(&tables, HostOffset(offset));
+    let owners = owners(&tables, offset);
     let document = Document {
         schema: 1,
         image: path.display().to_string(),

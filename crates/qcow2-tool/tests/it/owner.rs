@@ -78,6 +78,20 @@ fn places_that_are_nobodys() {
 }
 
 #[test]
+fn offsets_may_have_a_suffix_and_must_be_offsets() {
+    let folder = scratch();
+    let image = rich(folder.path());
+    for command in ["owner", "explain"] {
+        let text = |offset: &str| qcow2(&image, &[command, offset]).expect(0).out();
+        assert_eq!(text("1k"), text("0x400"), "{command}");
+        for wrong in ["", "k", "1kk", "16E", "0x1k"] {
+            let refused = qcow2(&image, &[command, wrong]).expect(64);
+            assert!(refused.err().contains("expected bytes"), "{refused}");
+        }
+    }
+}
+
+#[test]
 fn the_external_data_file() {
     let folder = scratch();
     let image = Qcow2::new(1 << 20).cluster_bits(12).data_file("image.data", true).data(0x3000, *b"data");

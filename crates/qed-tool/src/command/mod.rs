@@ -85,6 +85,6 @@ fn expect_qed_unless(force: bool, path: &Path, image: &[u8]) -> Outcome {
 
 /// A number on the command line.
 fn number(name: &str, text: &str) -> Outcome<u64> {
-    let number = number::parse(text).and_then(|number| u64::try_from(number).ok());
-    number.ok_or_else(|| Failure::usage(format!("{name}: expected a number of 64 bits, found '{text}'")))
+    number::unsigned(text)
+        .ok_or_else(|| Failure::usage(format!("{name}: expected a number of 64 bits, found '{text}'")))
 }

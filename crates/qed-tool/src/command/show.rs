@@ -56,9 +56,9 @@ fn l1<'t, 'a>(tables: &'t Tables<'a>) -> Shown<'t, 'a> {
 fn l2<'t, 'a>(tables: &'t Tables<'a>, text: &str, path: &Path) -> Outcome<Shown<'t, 'a>> {
     let geometry = tables.geometry();
     let parse = |text: &str| {
-        let number = number::parse(text).and_then(|number| u64::try_from(number).ok());
         let expected = "OFFSET, l1:INDEX or guest:OFFSET";
-        number.ok_or_else(|| Failure::usage(format!("L2 table: expected {expected}, found '{text}'")))
+        number::bytes(text)
+            .ok_or_else(|| Failure::usage(format!("L2 table: expected {expected}, found '{text}'")))
     };
     let shown = |offset, l1_index| Shown { tables, offset, l1_index, is_l1: false };
     if let Some(index) = text.strip_prefix("l1:") {

@@ -74,9 +74,9 @@ fn table(show: &Show<'_, '_>, text: &str, snapshot: Option<&str>) -> Outcome<(Ho
     let geometry = show.tables.geometry();
     let (l1, _) = l1::table(show, snapshot)?;
     let parse = |text: &str| {
-        let number = number::parse(text).and_then(|number| u64::try_from(number).ok());
         let expected = "OFFSET, l1:INDEX or guest:OFFSET";
-        number.ok_or_else(|| Failure::usage(format!("L2 table: expected {expected}, found '{text}'")))
+        number::bytes(text)
+            .ok_or_else(|| Failure::usage(format!("L2 table: expected {expected}, found '{text}'")))
     };
     let named = |index| Ok((l1::named(show, l1, index)?.l2_table(), Some(index)));
     if let Some(index) = text.strip_prefix("l1:") {

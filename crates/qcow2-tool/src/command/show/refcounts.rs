@@ -131,9 +131,9 @@ pub(super) fn block(show: &Show<'_, '_>, which: &str) -> Outcome {
 fn find(show: &Show<'_, '_>, text: &str) -> Outcome<(HostOffset, Option<u64>)> {
     let geometry = show.tables.geometry();
     let parse = |text: &str| {
-        let number = number::parse(text).and_then(|number| u64::try_from(number).ok());
         let expected = "OFFSET, INDEX or host:OFFSET";
-        number.ok_or_else(|| Failure::usage(format!("refcount block: expected {expected}, found '{text}'")))
+        number::bytes(text)
+            .ok_or_else(|| Failure::usage(format!("refcount block: expected {expected}, found '{text}'")))
     };
     let index = if let Some(host) = text.strip_prefix("host:") {
         let cluster = parse(host)? >> geometry.cluster_bits();

@@ -79,12 +79,12 @@ pub(super) fn indices(index: u64, count: u64) -> String {
     if count == 1 { index.to_string() } else { format!("{index}-{}", index.saturating_add(count - 1)) }
 }
 
-/// `0x200`, or `0x200-0x600` where `count` of them follow one another in steps.
+/// `0x200`, or `0x200-0x800`, the end of the last one, where `count` of them follow one another in steps.
 pub(super) fn offsets(first: u64, count: u64, step: u64) -> String {
     if count == 1 || step == 0 {
         return format!("{first:#x}");
     }
-    format!("{first:#x}-{:#x}", first.saturating_add((count - 1).saturating_mul(step)))
+    format!("{first:#x}-{:#x}", first.saturating_add(count.saturating_mul(step)))
 }
 
 /// What is wrong with the first and the last entry of a run, each once: the file may end in between.
