@@ -52,7 +52,7 @@ pub fn bytes(text: &str) -> Option<u64> {
     let mut suffix = text.get(digits.len()..)?.chars();
     let (Some(suffix), None) = (suffix.next(), suffix.next()) else { return None };
     let power = "kMGTPE".chars().position(|known| known.eq_ignore_ascii_case(&suffix))? + 1;
-    let is_decimal = digits.starts_with(|c: char| c.is_ascii_digit());
+    let is_decimal = digits.chars().all(|c| c.is_ascii_digit() || c == '_');
     unsigned(digits).filter(|_| is_decimal)?.checked_mul(1 << (10 * power))
 }
 

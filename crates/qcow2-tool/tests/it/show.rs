@@ -143,7 +143,7 @@ fn the_text_of_a_small_image() {
         l2.lines().collect::<Vec<_>>(),
         [
             format!("L2 table at {table:#x}, of L1 entry 0, guest offset 0x0: 64 entries"),
-            format!("            0-3  guest 0x0               data {data:#x}-{:#x}  copied", data + 3 * 512),
+            format!("            0-3  guest 0x0               data {data:#x}-{:#x}  copied", data + 4 * 512),
             format!(
                 "              8  guest 0x1000            compressed {packed:#x}, up to {length} bytes in 1 sectors"
             ),
