@@ -8,7 +8,7 @@ use tool_support::image::OpenArgs;
 use tool_support::output::Lossy;
 use tool_support::{Failure, Out, Outcome};
 use vdisk_format::View;
-use vdisk_format::qcow2::claims::{Claim, L1Place, Owner};
+use vdisk_format::qcow2::claims::{Claim, L1Place, L1Places, Owner};
 use vdisk_format::qcow2::explain::{Owners, SharedTable, State, owners};
 use vdisk_format::qcow2::{Content, Tables};
 use vdisk_format::units::HostOffset;
@@ -70,9 +70,9 @@ fn snapshots<'a>(tables: &Tables<'a>, owners: &Owners) -> Vec<Named<'a>> {
 fn snapshot(owner: &Owner) -> Option<u32> {
     match owner {
         Owner::L1Table { snapshot }
-        | Owner::L2Table { l1_entry: L1Place { snapshot, .. }, .. }
-        | Owner::Data { l1_entry: L1Place { snapshot, .. }, .. }
-        | Owner::Compressed { l1_entry: L1Place { snapshot, .. }, .. } => *snapshot,
+        | Owner::L2Table { l1_entries: L1Places { first: L1Place { snapshot, .. }, .. } }
+        | Owner::Data { l1_entries: L1Places { first: L1Place { snapshot, .. }, .. }, .. }
+        | Owner::Compressed { l1_entries: L1Places { first: L1Place { snapshot, .. }, .. }, .. } => *snapshot,
         _ => None,
     }
 }

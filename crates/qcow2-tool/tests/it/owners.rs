@@ -81,14 +81,42 @@ fn two_snapshots_that_share_a_wrong_table() {
     bytes.with_u64(table, other).write(&path);
     let other = usize::try_from(other).unwrap();
     for (owners, range) in told(&path, other) {
-        assert!(
-            owners.iter().any(|owner| owner.starts_with("L2 table of L1 entry 0 of snapshot 0")),
-            "{owners:?}"
-        );
-        let data = format!(
-            "data (L2 table {table:#x} of L1 entry 1 of snapshot 0, entry 0), disk 0x200000-0x201000"
-        );
+        let both = |index| format!("L1 entry {index} of snapshot 0 and L1 entry {index} of snapshot 1");
+        assert!(owners.contains(&format!("L2 table of {}", both(0))), "{owners:?}");
+        let data = format!("data (L2 table {table:#x} of {}, entry 0), disk 0x200000-0x201000", both(1));
         assert!(owners.contains(&data), "{owners:?}");
         assert!(range == guest(2 << 20, (2 << 20) + 4096) || range == guest(0, 2 << 20), "{range}");
     }
+}
+
+#[test]
+fn two_snapshots_that_share_an_l1_table() {
+    let folder = scratch();
+    let path = folder.path().join("image");
+    base(&path);
+    for name in ["one", "two"] {
+        qemu::img(&["snapshot", "-c", name, text(&path)]);
+    }
+    qemu::io(&path, &["write -P 2 0 4k", "write -P 2 2M 4k"]);
+    let bytes = Bytes::read(&path);
+    let (first, length) = (bytes.place(at::SNAPSHOTS_OFFSET), 40 + 24);
+    let second = (first + length + 1 + 3).next_multiple_of(8);
+    let l1 = bytes.u64(first);
+    let table = usize::try_from(bytes.u64(bytes.place(first)) & OFFSET).unwrap();
+    assert!(
+        bytes.u64(second) > 0 && bytes.u64(second) != l1,
+        "the second snapshot's entry is at {second:#x}"
+    );
+    // What the second one names, the first one has as well; a third reference shows.
+    let refcount = qcow2_owner(&path, table)["refcount"].clone();
+    bytes.with_u64(second, l1).write(&path);
+    let found = qcow2_owner(&path, table);
+    assert_eq!((&found["refcount"], &found["references"]), (&refcount, &refcount), "{found:#}");
+    let places = found["shared_tables"][0]["named_by"].as_array().unwrap();
+    let snapshots: Vec<_> = places.iter().map(|place| &place["snapshot"]).collect();
+    assert_eq!(snapshots, [0, 1], "{found:#}");
+}
+
+fn qcow2_owner(path: &Path, offset: usize) -> Value {
+    json(path, &["owner", &offset.to_string()]).1
 }

@@ -12,7 +12,6 @@ mod problems;
 mod reader;
 mod refcounts;
 mod regions;
-mod segments;
 mod snapshots;
 mod walk;
 

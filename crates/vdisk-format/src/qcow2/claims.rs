@@ -5,10 +5,10 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::qcow2::bitmap::{BitmapTableEntryKind, BitmapsExtension};
-use crate::qcow2::covered::Covered;
 use crate::qcow2::extension::Content;
-use crate::qcow2::geometry::{Area, OFFSET_MASK};
+use crate::qcow2::geometry::{Area, Geometry, MAX_L1_BYTES, OFFSET_MASK};
 use crate::qcow2::l2::L2Entry;
+use crate::qcow2::segments::{MOST_TABLES, Segment, segments};
 use crate::qcow2::tables::Tables;
 use crate::units::HostOffset;
 
@@ -41,10 +41,8 @@ pub enum Owner {
     },
     /// An L2 table.
     L2Table {
-        /// Whose it is, first of all.
-        l1_entry: L1Place,
-        /// How many other L1 entries name it.
-        others: u64,
+        /// Whose it is.
+        l1_entries: L1Places,
     },
     /// Data of the virtual disk.
     Data {
@@ -52,8 +50,8 @@ pub enum Owner {
         table: HostOffset,
         /// The first of the entries.
         index: u64,
-        /// Whose table that is, first of all.
-        l1_entry: L1Place,
+        /// Whose table that is.
+        l1_entries: L1Places,
     },
     /// Compressed data of the virtual disk.
     Compressed {
@@ -61,8 +59,8 @@ pub enum Owner {
         table: HostOffset,
         /// The entry.
         index: u64,
-        /// Whose table that is, first of all.
-        l1_entry: L1Place,
+        /// Whose table that is.
+        l1_entries: L1Places,
     },
     /// The snapshot table.
     SnapshotTable,
@@ -86,11 +84,13 @@ pub enum Owner {
     BitmapData {
         /// Where the entry of a bitmap's table is that names it.
         entry: HostOffset,
+        /// How many bitmaps have that entry: more than one where their tables overlap.
+        tables: u64,
     },
 }
 
-/// An entry of an L1 table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// An entry of an L1 table. The disk as it is comes before the snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct L1Place {
@@ -110,19 +110,87 @@ impl fmt::Display for L1Place {
     }
 }
 
+/// The entries of L1 tables that name an L2 table: whatever it has belongs to all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct L1Places {
+    /// The first of them.
+    pub first: L1Place,
+    /// The next, in order: no more than three.
+    next: [Option<L1Place>; MOST_TABLES - 1],
+    /// How many there are.
+    pub count: u64,
+}
+
+impl L1Places {
+    /// One entry.
+    #[must_use]
+    pub fn new(first: L1Place) -> Self {
+        Self { first, next: [None; MOST_TABLES - 1], count: 1 }
+    }
+
+    /// The first of them, in order: no more than four.
+    pub fn iter(&self) -> impl Iterator<Item = L1Place> + '_ {
+        std::iter::once(self.first).chain(self.next.into_iter().flatten())
+    }
+
+    /// One more.
+    fn add(&mut self, mut place: L1Place) {
+        self.count = self.count.saturating_add(1);
+        if place < self.first {
+            std::mem::swap(&mut place, &mut self.first);
+        }
+        for next in &mut self.next {
+            match next {
+                Some(known) if *known < place => {}
+                Some(known) => std::mem::swap(known, &mut place),
+                None => {
+                    *next = Some(place);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for L1Places {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let omitted = self.count.saturating_sub(self.iter().count() as u64);
+        let last = self.iter().last().filter(|_| omitted == 0);
+        for place in self.iter() {
+            match (place == self.first, Some(place) == last) {
+                (true, _) => write!(f, "{place}")?,
+                (_, true) => write!(f, " and {place}")?,
+                _ => write!(f, ", {place}")?,
+            }
+        }
+        if omitted > 0 { write!(f, " and {omitted} more") } else { Ok(()) }
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for L1Places {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut places = serializer.serialize_struct("L1Places", 2)?;
+        places.serialize_field("first", &self.iter().collect::<Vec<_>>())?;
+        places.serialize_field("count", &self.count)?;
+        places.end()
+    }
+}
+
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Header => f.write_str("header"),
             Self::L1Table { snapshot: None } => f.write_str("L1 table"),
             Self::L1Table { snapshot: Some(snapshot) } => write!(f, "L1 table of snapshot {snapshot}"),
-            Self::L2Table { l1_entry, others: 0 } => write!(f, "L2 table of {l1_entry}"),
-            Self::L2Table { l1_entry, others } => write!(f, "L2 table of {l1_entry} and {others} more"),
-            Self::Data { table, index, l1_entry } => {
-                write!(f, "data (L2 table {table} of {l1_entry}, entry {index})")
+            Self::L2Table { l1_entries } => write!(f, "L2 table of {l1_entries}"),
+            Self::Data { table, index, l1_entries } => {
+                write!(f, "data (L2 table {table} of {l1_entries}, entry {index})")
             }
-            Self::Compressed { table, index, l1_entry } => {
-                write!(f, "compressed data (L2 table {table} of {l1_entry}, entry {index})")
+            Self::Compressed { table, index, l1_entries } => {
+                write!(f, "compressed data (L2 table {table} of {l1_entries}, entry {index})")
             }
             Self::SnapshotTable => f.write_str("snapshot table"),
             Self::RefcountTable => f.write_str("refcount table"),
@@ -130,7 +198,10 @@ impl fmt::Display for Owner {
             Self::CryptoHeader => f.write_str("LUKS header"),
             Self::BitmapDirectory => f.write_str("bitmap directory"),
             Self::BitmapTable { bitmap } => write!(f, "table of bitmap {bitmap}"),
-            Self::BitmapData { entry } => write!(f, "bitmap data (table entry at {entry})"),
+            Self::BitmapData { entry, tables: 1 } => write!(f, "bitmap data (table entry at {entry})"),
+            Self::BitmapData { entry, tables } => {
+                write!(f, "bitmap data (table entry at {entry}, in {tables} tables)")
+            }
         }
     }
 }
@@ -187,14 +258,14 @@ pub fn claims(tables: &Tables<'_>, wanted: &dyn Fn(u64, u64) -> bool, visit: &mu
     let mut walk = Walk { tables, wanted, visit };
     walk.tell(Claim::new(Owner::Header, Area::new(0, tables.geometry().cluster_size())));
     let l2_tables = walk.l1_tables();
-    for (table, (l1_entry, others)) in l2_tables {
-        walk.l2_table(table, l1_entry, others);
+    for (table, l1_entries) in l2_tables {
+        walk.l2_table(table, l1_entries);
     }
     walk.others();
 }
 
-/// The L2 tables by their offsets, each with the first entry that names it, and how many more do.
-type L2Tables = BTreeMap<u64, (L1Place, u64)>;
+/// The L2 tables by their offsets, each with the entries that name it.
+type L2Tables = BTreeMap<u64, L1Places>;
 
 struct Walk<'t, 'a> {
     tables: &'t Tables<'a>,
@@ -212,36 +283,36 @@ impl Walk<'_, '_> {
 
     fn l1_tables(&mut self) -> L2Tables {
         let tables = self.tables;
-        let mut l2_tables = L2Tables::new();
         let mut areas = vec![(None, tables.geometry().l1_table())];
         let snapshots = tables.snapshots().map_while(Result::ok);
         areas.extend(snapshots.map(|snapshot| (Some(snapshot.index), snapshot.l1_table())));
-        let mut covered = Covered::default();
-        for (snapshot, area) in areas {
+        for &(snapshot, area) in &areas {
             self.tell(Claim::new(Owner::L1Table { snapshot }, area));
-            if !tables.geometry().is_aligned(area.offset.0) {
-                continue;
-            }
-            // Snapshots whose tables overlap would read them again and again.
-            for part in covered.add(area) {
-                let skipped = (part.offset.0 - area.offset.0) / 8;
-                for (index, entry) in tables.l1_entries(part).filter(|(_, entry)| entry.is_allocated()) {
-                    let place = L1Place { snapshot, index: skipped + index };
-                    let known = l2_tables.entry(entry.l2_table().0);
-                    known.and_modify(|(_, others)| *others += 1).or_insert((place, 0));
-                }
+        }
+        areas.retain(|(_, area)| is_read(&tables.geometry(), *area));
+        let mut l2_tables = L2Tables::new();
+        for Segment { area, times, tables: named } in segments(areas.iter().map(|(_, area)| *area)) {
+            let in_table = |number: usize| {
+                let (snapshot, table) = *areas.get(number)?;
+                Some((snapshot, (area.offset.0 - table.offset.0) / 8))
+            };
+            let in_tables: Vec<_> = named.into_iter().filter_map(in_table).collect();
+            for (index, entry) in tables.l1_entries(area).filter(|(_, entry)| entry.is_allocated()) {
+                let places =
+                    in_tables.iter().map(|&(snapshot, first)| L1Place { snapshot, index: first + index });
+                note(&mut l2_tables, entry.l2_table().0, places, times);
             }
         }
         l2_tables
     }
 
-    fn l2_table(&mut self, table: u64, l1_entry: L1Place, others: u64) {
+    fn l2_table(&mut self, table: u64, l1_entries: L1Places) {
         let geometry = self.tables.geometry();
         let guest = |first: u64, count: u64| {
-            let start = geometry.guest_offset(l1_entry.index, first)?;
+            let start = geometry.guest_offset(l1_entries.first.index, first)?;
             Some(start..start.saturating_add(count << geometry.cluster_bits()))
         };
-        let owner = Owner::L2Table { l1_entry, others };
+        let owner = Owner::L2Table { l1_entries };
         let area = Area::new(table, geometry.cluster_size());
         self.tell(Claim { owner, area, guest: guest(0, geometry.l2_entries()) });
         let (tables, format, table) = (self.tables, self.tables.l2_format(), HostOffset(table));
@@ -250,7 +321,7 @@ impl Walk<'_, '_> {
             if run.first.is_compressed() {
                 for (index, entry) in run.entries() {
                     let data = entry.compressed(&format);
-                    let owner = Owner::Compressed { table, index, l1_entry };
+                    let owner = Owner::Compressed { table, index, l1_entries };
                     let area = Area { offset: data.offset, length: data.length };
                     self.tell(Claim { owner, area, guest: guest(index, 1) });
                 }
@@ -258,7 +329,7 @@ impl Walk<'_, '_> {
                 let size = geometry.cluster_size();
                 let (length, parts) = if run.step == size { (run.count, 1) } else { (1, run.count) };
                 for index in (run.index..).take(usize::try_from(parts).unwrap_or(usize::MAX)) {
-                    let owner = Owner::Data { table, index, l1_entry };
+                    let owner = Owner::Data { table, index, l1_entries };
                     let area = Area::new(raw & OFFSET_MASK, length << geometry.cluster_bits());
                     self.tell(Claim { owner, area, guest: guest(index, length) });
                 }
@@ -292,22 +363,39 @@ impl Walk<'_, '_> {
         let tables = self.tables;
         self.tell(Claim::new(Owner::BitmapDirectory, extension.directory_area()));
         let directory = extension.directory(tables.view().bytes()).map_while(Result::ok);
-        let mut covered = Covered::default();
+        let mut areas = Vec::new();
         for (bitmap, entry) in (0..).zip(directory) {
             let table = entry.fixed.table();
             self.tell(Claim::new(Owner::BitmapTable { bitmap }, table));
-            if !table.offset.0.is_multiple_of(8) {
-                continue;
+            if table.offset.0.is_multiple_of(8) {
+                areas.push(table);
             }
-            for part in covered.add(table) {
-                for (index, entry) in tables.bitmap_table_entries(part) {
-                    if entry.kind() == BitmapTableEntryKind::Serialized {
-                        let at = HostOffset(part.offset.0 + index * 8);
-                        let area = Area::new(entry.cluster().0, tables.geometry().cluster_size());
-                        self.tell(Claim::new(Owner::BitmapData { entry: at }, area));
-                    }
+        }
+        for Segment { area, times, .. } in segments(areas) {
+            for (index, entry) in tables.bitmap_table_entries(area) {
+                if entry.kind() == BitmapTableEntryKind::Serialized {
+                    let entry_at = HostOffset(area.offset.0 + index * 8);
+                    let data = Area::new(entry.cluster().0, tables.geometry().cluster_size());
+                    self.tell(Claim::new(Owner::BitmapData { entry: entry_at, tables: times }, data));
                 }
             }
         }
+    }
+}
+
+/// Whether what an L1 table names is looked at: QEMU takes no larger ones of snapshots, nor any that are not aligned.
+fn is_read(geometry: &Geometry, l1_table: Area) -> bool {
+    geometry.is_aligned(l1_table.offset.0) && l1_table.length <= MAX_L1_BYTES
+}
+
+/// Notes that `times` entries name an L2 table, of which these are the first.
+fn note(l2_tables: &mut L2Tables, table: u64, places: impl Iterator<Item = L1Place>, times: u64) {
+    let mut told = 0;
+    for place in places {
+        told += 1;
+        l2_tables.entry(table).and_modify(|known| known.add(place)).or_insert_with(|| L1Places::new(place));
+    }
+    if let Some(known) = l2_tables.get_mut(&table) {
+        known.count = known.count.saturating_add(times.saturating_sub(told));
     }
 }

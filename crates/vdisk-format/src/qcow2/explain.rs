@@ -275,14 +275,14 @@ fn part(tables: &Tables<'_>, claim: &Claim, offset: u64) -> Part {
     let mut part = match claim.owner {
         Owner::Header => header::part(tables.header(), offset),
         Owner::L1Table { snapshot } => tables::l1_entry(tables, claim.area, snapshot, offset),
-        Owner::L2Table { l1_entry, .. } => tables::l2_entry(tables, claim.area, l1_entry, offset),
+        Owner::L2Table { l1_entries } => tables::l2_entry(tables, claim.area, l1_entries.first, offset),
         Owner::Data { .. } | Owner::Compressed { .. } => tables::data(tables, claim, offset),
         Owner::RefcountTable => tables::refcount_table_entry(tables, offset),
         Owner::RefcountBlock { index } => tables::refcounts(tables, claim.area, index, offset),
         Owner::SnapshotTable => directories::snapshot_table(tables, offset),
         Owner::BitmapDirectory => directories::bitmap_directory(tables, offset),
         Owner::BitmapTable { bitmap } => directories::bitmap_table(tables, claim.area, bitmap, offset),
-        Owner::BitmapData { entry } => directories::bitmap_data(tables, claim.area, entry, offset),
+        Owner::BitmapData { entry, .. } => directories::bitmap_data(tables, claim.area, entry, offset),
         Owner::CryptoHeader => crypto::part(tables, claim.area, offset),
     };
     part.owner = Some(claim.owner);

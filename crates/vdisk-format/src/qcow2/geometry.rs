@@ -28,6 +28,9 @@ pub const SUBCLUSTERS: u32 = 32;
 /// Bits 9 to 55: the offset of a cluster in entries of the L1 table, of L2 tables and of bitmap tables.
 pub const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
 
+/// The largest L1 table that QEMU takes, in bytes.
+pub const MAX_L1_BYTES: u64 = 32 << 20;
+
 /// Sizes that can be worked with: one checked cluster size, and what follows from it. All the rest of the header is as
 /// it is, right or wrong.
 ///

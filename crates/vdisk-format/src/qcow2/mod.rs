@@ -5,7 +5,6 @@
 pub mod bitmap;
 pub mod check;
 pub mod claims;
-mod covered;
 pub mod crypto;
 pub mod edit;
 pub mod explain;
@@ -20,6 +19,7 @@ pub mod map;
 pub mod read;
 pub mod refcount;
 pub mod runs;
+mod segments;
 pub mod snapshot;
 pub mod tables;
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::problems::Fault;
-use super::walk::{MAX_L1_BYTES, Walk};
+use super::walk::Walk;
 use crate::limits::MAX_SNAPSHOTS;
 use crate::qcow2::crypto::Encryption;
+use crate::qcow2::geometry::MAX_L1_BYTES;
 
 /// The largest refcount table that QEMU takes, in bytes.
 const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 << 20;

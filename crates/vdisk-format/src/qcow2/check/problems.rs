@@ -7,7 +7,7 @@ use super::walk::Region;
 use crate::check::Findings;
 use crate::cluster_set::ClusterSet;
 use crate::qcow2::claims::{Claim, Owner, claims};
-use crate::qcow2::geometry::{Area, OFFSET_MASK};
+use crate::qcow2::geometry::{Area, MAX_L1_BYTES, OFFSET_MASK};
 use crate::qcow2::header::known_fields;
 use crate::qcow2::l2::L2Entry;
 use crate::qcow2::tables::Tables;
@@ -434,7 +434,7 @@ impl Fault {
                 (format!("L1 table offset of snapshot {index}"), *entry, aligned(), hex(offset))
             }
             Self::SnapshotL1Size { index, entry, entries } => {
-                let expected = format!("at most {}", super::walk::MAX_L1_BYTES / 8);
+                let expected = format!("at most {}", MAX_L1_BYTES / 8);
                 (format!("L1 table size of snapshot {index}"), entry + 8, expected, entries.to_string())
             }
             Self::SnapshotExtraData { entry, size } => {

@@ -2,13 +2,13 @@
 //! header, bitmaps.
 
 use super::problems::Fault;
-use super::segments::segments;
 use super::snapshots::{SnapshotEntries, SnapshotEntry};
 use super::walk::Walk;
 use crate::qcow2::bitmap::{BitmapTableEntry, BitmapTableEntryKind, BitmapsExtension};
 use crate::qcow2::claims::Owner;
 use crate::qcow2::extension::Content;
 use crate::qcow2::geometry::Area;
+use crate::qcow2::segments::segments;
 use crate::units::HostOffset;
 
 /// Autoclear feature bit 0: the bitmaps are as the disk is. Without it they mean nothing, and QEMU does not look at them.
@@ -94,7 +94,7 @@ impl Walk<'_, '_> {
             self.problems.add(Fault::BitmapTableEntry { at, entry: entry.0 }, self.findings);
         } else if cluster != 0 {
             let area = Area::new(cluster, self.geometry.cluster_size());
-            self.region(Owner::BitmapData { entry: HostOffset(at) }, area);
+            self.region(Owner::BitmapData { entry: HostOffset(at), tables: times }, area);
             // Tables that share an entry share its cluster.
             if times > 1 && !self.claim(area, times - 1, false) {
                 self.check.corruptions += times - 1;

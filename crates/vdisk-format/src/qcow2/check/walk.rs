@@ -5,18 +5,15 @@ use std::ops::Range;
 
 use super::problems::{Fault, Problems};
 use super::reader::Reader;
-use super::segments::{Segment, segments};
 use super::snapshots::{SnapshotEntries, SnapshotEntry};
 use crate::check::{Check, Findings};
 use crate::cluster_counts::ClusterCounts;
 use crate::cluster_set::ClusterSet;
 use crate::qcow2::claims::Owner;
-use crate::qcow2::geometry::{Area, Geometry};
+use crate::qcow2::geometry::{Area, Geometry, MAX_L1_BYTES};
 use crate::qcow2::l1::L1Entry;
+use crate::qcow2::segments::{Segment, segments};
 use crate::qcow2::tables::Tables;
-
-/// The largest L1 table that QEMU takes, in bytes.
-pub(super) const MAX_L1_BYTES: u64 = 32 << 20;
 
 /// What the visits come to.
 pub(super) struct Walk<'t, 'a> {
@@ -204,7 +201,7 @@ impl<'t, 'a> Walk<'t, 'a> {
             let clusters = self.geometry.clusters(area);
             Area::new(clusters.start << bits, (clusters.end - clusters.start) << bits)
         });
-        for Segment { area, times } in segments(whole.collect::<Vec<_>>()) {
+        for Segment { area, times, .. } in segments(whole.collect::<Vec<_>>()) {
             self.count(area, times, false);
         }
     }

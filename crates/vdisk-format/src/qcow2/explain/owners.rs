@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::EntryProblem;
 use super::shared::{SharedTable, shared};
-use crate::qcow2::claims::{Claim, L1Place, Owner, claims};
-use crate::qcow2::geometry::Area;
+use crate::qcow2::claims::{Claim, L1Place, L1Places, Owner, claims};
+use crate::qcow2::geometry::{Area, MAX_L1_BYTES};
 use crate::qcow2::l2::L2Entry;
 use crate::qcow2::tables::Tables;
 use crate::units::HostOffset;
@@ -15,8 +15,6 @@ pub const MOST_CLAIMS: usize = 64;
 
 /// Autoclear feature bit 0: the bitmaps are as the disk is. Without it nobody counts what they take.
 const AUTOCLEAR_BITMAPS: u64 = 1;
-/// The largest L1 table that QEMU takes, in bytes; larger ones of snapshots are not counted.
-const MAX_L1_BYTES: u64 = 32 << 20;
 
 /// Who claims a byte of the image file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,20 +155,17 @@ fn each_claim(tables: &Tables<'_>, wanted: Range<u64>, visit: &mut dyn FnMut(&Cl
     let geometry = tables.geometry();
     let limit = geometry.file_length().saturating_add(geometry.cluster_size());
     let has_bitmaps = tables.header().v3.autoclear_features & AUTOCLEAR_BITMAPS != 0;
-    // What a table's entries claim comes right behind it.
-    let mut table_times = 1;
     claims(tables, &|_, _| true, &mut |claim| {
         let times = match claim.owner {
-            Owner::L2Table { others, .. } => {
-                table_times = others.saturating_add(1);
-                table_times
-            }
-            Owner::Data { .. } | Owner::Compressed { .. } => table_times,
+            Owner::L2Table { l1_entries }
+            | Owner::Data { l1_entries, .. }
+            | Owner::Compressed { l1_entries, .. } => l1_entries.count,
             Owner::L1Table { snapshot: Some(_) } => {
                 let is_counted =
                     geometry.is_aligned(claim.area.offset.0) && claim.area.length <= MAX_L1_BYTES;
                 u64::from(is_counted)
             }
+            Owner::BitmapData { tables, .. } if has_bitmaps => tables,
             Owner::BitmapDirectory | Owner::BitmapTable { .. } | Owner::BitmapData { .. } => {
                 u64::from(has_bitmaps)
             }
@@ -217,7 +212,7 @@ fn external(tables: &Tables<'_>, offset: HostOffset) -> Vec<Claim> {
                     owner: Owner::Data {
                         table,
                         index,
-                        l1_entry: L1Place { snapshot: None, index: l1_index },
+                        l1_entries: L1Places::new(L1Place { snapshot: None, index: l1_index }),
                     },
                     area: Area { offset: entry.offset(), length: size },
                     guest: start.map(|start| start..start.saturating_add(size)),

@@ -1,6 +1,6 @@
 //! [`SharedTable`]: which L1 entries name an L2 table, where more than one does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::qcow2::claims::{Claim, L1Place, Owner};
 use crate::qcow2::geometry::Area;
@@ -42,31 +42,36 @@ pub(super) fn shared<'c>(tables: &Tables<'_>, claims: impl Iterator<Item = &'c C
     let mut found: Vec<SharedTable> = wanted.iter().map(|&table| empty(table)).collect();
     let file_length = tables.geometry().file_length();
     let mut left = (file_length / 2).max(MIN_ENTRIES);
-    for (snapshot, area) in l1_tables(tables) {
+    for (area, owners) in l1_tables(tables) {
         let Some(rest) = left.checked_sub(area.clipped(file_length).length / 8) else { break };
         left = rest;
         for (index, entry) in tables.l1_entries(area) {
             let table = entry.l2_table();
             let Ok(at) = found.binary_search_by_key(&table, |shared| shared.table) else { continue };
             let Some(shared) = found.get_mut(at) else { continue };
-            if shared.named_by.len() < MOST_PLACES {
-                shared.named_by.push(L1Place { snapshot, index });
-            } else {
-                shared.omitted += 1;
-            }
+            let room = MOST_PLACES.saturating_sub(shared.named_by.len()).min(owners.len());
+            let places = owners.iter().map(|&snapshot| L1Place { snapshot, index });
+            shared.named_by.extend(places.take(room));
+            shared.omitted += (owners.len() - room) as u64;
         }
     }
     found.retain(|shared| shared.named_by.len() > 1);
     found
 }
 
-/// The active L1 table and those of the snapshots, each once however many snapshots claim it.
-fn l1_tables(tables: &Tables<'_>) -> Vec<(Option<u32>, Area)> {
+/// The active L1 table and those of the snapshots, each once however many snapshots claim it, with whose it is.
+fn l1_tables(tables: &Tables<'_>) -> Vec<(Area, Vec<Option<u32>>)> {
     let geometry = tables.geometry();
     let snapshots = tables.snapshots().map_while(Result::ok);
     let snapshots = snapshots.map(|snapshot| (Some(snapshot.index), snapshot.l1_table()));
-    let mut seen = BTreeSet::new();
+    let (mut found, mut seen) = (Vec::<(Area, Vec<_>)>::new(), BTreeMap::new());
     let all = [(None, geometry.l1_table())].into_iter().chain(snapshots);
-    all.filter(|(_, area)| geometry.is_aligned(area.offset.0) && seen.insert((area.offset, area.length)))
-        .collect()
+    for (snapshot, area) in all.filter(|(_, area)| geometry.is_aligned(area.offset.0)) {
+        let at = *seen.entry((area.offset, area.length)).or_insert(found.len());
+        match found.get_mut(at) {
+            Some((_, owners)) => owners.push(snapshot),
+            None => found.push((area, vec![snapshot])),
+        }
+    }
+    found
 }

@@ -67,10 +67,12 @@ fn copied(
 pub(super) fn data(tables: &Tables<'_>, claim: &Claim, offset: u64) -> Part {
     let guest = claim.guest.clone();
     match claim.owner {
-        Owner::Compressed { table, index, l1_entry } => {
+        Owner::Compressed { table, index, l1_entries } => {
+            let l1_entry = l1_entries.first;
             Part::new(claim.area, Subject::Compressed { guest, table, index, l1_entry })
         }
-        Owner::Data { table, index, l1_entry } => {
+        Owner::Data { table, index, l1_entries } => {
+            let l1_entry = l1_entries.first;
             let within = offset - claim.area.offset.0;
             let guest = guest.and_then(|guest| guest.start.checked_add(within));
             let entry = tables.l2_entry(table, index).unwrap_or_default();
