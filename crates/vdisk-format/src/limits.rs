@@ -20,8 +20,9 @@ pub const MAX_SNAPSHOTS: u32 = 65_536;
 
 /// Most bitmap table entries that one dump reads, over all bitmaps together.
 ///
-/// A 64 TiB disk tracked at 512 bytes in 64 KiB clusters needs 262,144.
-pub const MAX_BITMAP_TABLE_ENTRIES: u64 = 4 << 20;
+/// A 64 TiB disk tracked at 512 bytes in 64 KiB clusters needs 262,144; in 512 byte clusters, 128 GiB needs 65,536. As many
+/// as this are 256 MiB.
+pub const MAX_BITMAP_TABLE_ENTRIES: u64 = 32 << 20;
 
 /// As many are read of any file, whether its tables overlap or not: a fraction of a second.
 pub const MIN_BITMAP_TABLE_ENTRIES: u64 = 64 << 10;

@@ -236,6 +236,10 @@ fn what_qemu_does_not_open() {
             bytes.with_u64(at::BACKING_FILE_OFFSET, 5000).with_u32(at::BACKING_FILE_SIZE, 5)
         }),
         ("extension-overrun", 2, |bytes| bytes.with_area(&[0x12, 0x34, 0x56, 0x78, 0, 1, 0, 0])),
+        ("extension-overrun", 2, |bytes| bytes.with_area(&[0, 0, 0, 0, 0, 1, 0, 0])),
+        ("snapshots-offset", 2, |bytes| {
+            bytes.with_u32(at::NB_SNAPSHOTS, 0).with_u64(at::SNAPSHOTS_OFFSET, (1 << 63) + 0x1_0000)
+        }),
         ("bitmap-directory-entry", 2, |bytes| {
             let at = bytes.bitmap_directory() + 8;
             let entries = bytes.u32(at) + 1;

@@ -210,3 +210,18 @@ fn nothing_is_found() {
     println!("{checked} states of {count} images");
     assert!(checked > count * 2, "{checked} states of {count} images");
 }
+
+#[test]
+fn many_bitmaps_with_large_tables() {
+    let folder = scratch();
+    let path = folder.path().join("image");
+    let count = 66;
+    let created = try_img(&["create", "-q", "-f", "qcow2", "-o", "cluster_size=512", text(&path), "128G"]);
+    created.expect(0);
+    for number in 0..count {
+        let name = format!("b{number}");
+        try_img(&["bitmap", "--add", "-g", "512", text(&path), &name]).expect(0);
+    }
+    // More than four million entries: no file that the tables claim has room for twice as many.
+    assert_eq!(assert_healthy(&path, "66 bitmaps of 65,536 clusters"), 1);
+}
