@@ -100,11 +100,12 @@ impl<'a> Model<'a> {
         u64::MAX >> (64 - (1u64 << self.image.refcount_order.min(6)))
     }
 
-    /// The first and the last cluster of a part of the file; `None` where that ends a cluster behind the file, or more.
+    /// The first and the last cluster of a part of the file; `None` where there is none, or its end is a cluster behind that of the
+    /// file, or more.
     fn clusters(&self, (start, length): Part) -> Option<(u64, u64)> {
         let end = u128::from(start) + u128::from(length);
         let limit = u128::from(self.image.length() + self.image.cluster_size());
-        let last = (end < limit).then_some(start + length)?.checked_sub(1)?;
+        let last = (length > 0 && end < limit).then(|| start + length)? - 1;
         Some((start >> self.image.cluster_bits, last >> self.image.cluster_bits))
     }
 
@@ -403,10 +404,9 @@ impl<'a> Model<'a> {
         let mut before = None;
         for (cluster, count) in compressed {
             let references = self.referred(cluster);
-            let now = (cluster, count, references, self.marked.contains(&cluster));
-            let goes_on = before == now.0.checked_sub(1).map(|before| (before, now.1, now.2, now.3));
-            self.extra(references > count && !goes_on);
-            before = Some(now);
+            let alike = (count, references, self.marked.contains(&cluster));
+            self.extra(references > count && before != Some((cluster, alike)));
+            before = Some((cluster + 1, alike));
         }
     }
 

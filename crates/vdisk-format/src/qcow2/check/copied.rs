@@ -3,12 +3,14 @@
 use super::problems::{Fault, L2Place};
 use super::refcounts::Compared;
 use super::walk::Walk;
-use crate::qcow2::geometry::OFFSET_MASK;
+use crate::qcow2::geometry::{Area, OFFSET_MASK};
 use crate::qcow2::l2::L2Entry;
 use crate::units::HostOffset;
 
 impl Walk<'_, '_> {
     /// Looks at each entry of the active tables whose cluster is a suspect. There is none in a healthy image.
+    ///
+    /// Of what ends outside the file the flags were looked at when that was found: also where it starts, unaligned, inside.
     pub(super) fn copied_flags(&mut self, compared: &Compared) {
         let Some(suspects) = &compared.suspects else { return };
         let bits = self.geometry.cluster_bits();
@@ -16,7 +18,8 @@ impl Walk<'_, '_> {
         let active = self.geometry.l1_table();
         for (index, entry) in tables.l1_entries(active) {
             let cluster = entry.l2_table().0 >> bits;
-            if entry.is_allocated() && suspects.intersects(cluster, 1) {
+            let is_there = self.is_there(Area::new(entry.l2_table().0, self.geometry.cluster_size()));
+            if entry.is_allocated() && is_there && suspects.intersects(cluster, 1) {
                 self.flag(cluster, entry.copied(), 1, |refcount| Fault::L1Copied {
                     at: active.offset.0 + index * 8,
                     entry: entry.0,
@@ -54,8 +57,10 @@ impl Walk<'_, '_> {
         times: u64,
         suspects: &crate::cluster_set::ClusterSet,
     ) {
-        let cluster = (entry.raw & OFFSET_MASK) >> self.geometry.cluster_bits();
-        if !suspects.intersects(cluster, 1) {
+        let offset = entry.raw & OFFSET_MASK;
+        let cluster = offset >> self.geometry.cluster_bits();
+        let is_there = self.is_there(Area::new(offset, self.geometry.cluster_size()));
+        if !is_there || !suspects.intersects(cluster, 1) {
             return;
         }
         let Some(refcount) = self.stored_refcount(cluster) else { return };
@@ -73,5 +78,37 @@ impl Walk<'_, '_> {
             self.check.corruptions += times;
             self.problems.add(fault(refcount), self.findings);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::generate::Qcow2;
+    use crate::qcow2::check::check;
+    use crate::qcow2::tables::Tables;
+
+    /// An image of 1 KiB clusters whose file ends 256 bytes into its last one, with `entry` of an L1 or L2 table.
+    fn cut(at: impl Fn(&Tables<'_>) -> u64, entry: impl Fn(u64) -> u64) -> Vec<u8> {
+        let mut image = Qcow2::new(1 << 16).cluster_bits(10).allocate(0..1 << 12).build().unwrap();
+        let last = (image.len() - 1024) as u64;
+        let at = at(&Tables::new(&image).unwrap()) as usize;
+        image[at..at + 8].copy_from_slice(&entry(last).to_be_bytes());
+        image.truncate(image.len() - 768);
+        image
+    }
+
+    #[test]
+    fn a_flag_of_what_starts_in_the_file_and_ends_outside_counts_once() {
+        let l1 = |tables: &Tables<'_>| tables.geometry().l1_table().offset.0;
+        let l2 = |tables: &Tables<'_>| tables.l1_entry(tables.geometry().l1_table(), 0).unwrap().l2_table().0;
+        let copied = |image: &[u8], code| {
+            let check = check(image).unwrap();
+            check.report.findings().iter().filter(|finding| finding.code == code).count()
+        };
+        // Unaligned, and without the flag.
+        let image = cut(l1, |last| last + 512);
+        assert_eq!((copied(&image, "l2-table-outside"), copied(&image, "l1-entry-copied")), (1, 1));
+        let image = cut(l2, |last| last + 512);
+        assert_eq!((copied(&image, "data-outside"), check(&image).unwrap().corruptions), (1, 3));
     }
 }

@@ -102,3 +102,19 @@ impl Walk<'_, '_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::generate::Qcow2;
+    use crate::qcow2::check::check;
+
+    #[test]
+    fn a_snapshot_table_at_the_end_of_all_numbers() {
+        let mut image = Qcow2::new(1 << 16).cluster_bits(9).build().unwrap();
+        image[60..72].fill(0xff);
+        image[60..63].fill(0);
+        let check = check(&image).unwrap();
+        let places = check.report.findings().iter().filter(|finding| finding.code == "snapshot-extra-data");
+        assert!(places.map(|finding| finding.offset.0).eq([u64::MAX; 255]));
+    }
+}
