@@ -87,28 +87,33 @@ mod tests {
     use crate::qcow2::check::check;
     use crate::qcow2::tables::Tables;
 
-    /// An image of 1 KiB clusters whose file ends 256 bytes into its last one, with `entry` of an L1 or L2 table.
-    fn cut(at: impl Fn(&Tables<'_>) -> u64, entry: impl Fn(u64) -> u64) -> Vec<u8> {
-        let mut image = Qcow2::new(1 << 16).cluster_bits(10).allocate(0..1 << 12).build().unwrap();
-        let last = (image.len() - 1024) as u64;
-        let at = at(&Tables::new(&image).unwrap()) as usize;
-        image[at..at + 8].copy_from_slice(&entry(last).to_be_bytes());
-        image.truncate(image.len() - 768);
+    /// An image of 1 KiB clusters whose file ends 256 bytes into its last one, of which an L2 entry says without the flag that
+    /// it is its own; so does what is written at `at`, 512 bytes further on.
+    fn cut(at: impl Fn(u64, u64) -> u64) -> Vec<u8> {
+        let mut image = Qcow2::new(1 << 18).cluster_bits(10).allocate(0..1 << 12).build().unwrap();
+        let last = image.len() as u64 - 1024;
+        let tables = Tables::new(&image).unwrap();
+        let l1 = tables.geometry().l1_table();
+        let l2 = tables.l1_entry(l1, 0).unwrap().l2_table().0;
+        for (at, entry) in [(l2 + 3 * 8, last), (at(l1.offset.0, l2), last + 512)] {
+            image[at as usize..at as usize + 8].copy_from_slice(&entry.to_be_bytes());
+        }
+        image.truncate(last as usize + 256);
         image
     }
 
     #[test]
     fn a_flag_of_what_starts_in_the_file_and_ends_outside_counts_once() {
-        let l1 = |tables: &Tables<'_>| tables.geometry().l1_table().offset.0;
-        let l2 = |tables: &Tables<'_>| tables.l1_entry(tables.geometry().l1_table(), 0).unwrap().l2_table().0;
-        let copied = |image: &[u8], code| {
-            let check = check(image).unwrap();
-            check.report.findings().iter().filter(|finding| finding.code == code).count()
-        };
-        // Unaligned, and without the flag.
-        let image = cut(l1, |last| last + 512);
-        assert_eq!((copied(&image, "l2-table-outside"), copied(&image, "l1-entry-copied")), (1, 1));
-        let image = cut(l2, |last| last + 512);
-        assert_eq!((copied(&image, "data-outside"), check(&image).unwrap().corruptions), (1, 3));
+        for (image, codes) in [
+            (cut(|l1, _| l1 + 8), ["l2-table-outside", "l2-table-unaligned", "l1-entry-copied"]),
+            (cut(|_, l2| l2), ["data-outside", "data-unaligned", "l2-entry-copied"]),
+        ] {
+            let check = check(&image).unwrap();
+            for code in codes {
+                assert!(check.report.has(code), "{code}");
+            }
+            // Two of the entry itself, and one for each flag that is missing.
+            assert_eq!(check.corruptions, 4, "{:#?}", check.report);
+        }
     }
 }
