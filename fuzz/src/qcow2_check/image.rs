@@ -198,11 +198,9 @@ impl<'a> Image<'a> {
         found
     }
 
-    /// The first extension's bitmaps: as far as their directory is in the file.
+    /// The bitmaps of the last extension that has any: as far as their directory is in the file.
     fn bitmaps(&self, data: u64, found: &mut Extensions) {
-        if found.bitmap_directory.is_some() {
-            return;
-        }
+        found.bitmap_tables.clear();
         let mut at = self.entry(data + 16);
         found.bitmap_directory = Some((at, self.entry(data + 8)));
         for _ in 0..number(self.bytes, data, 4).min(MOST_BITMAPS) {

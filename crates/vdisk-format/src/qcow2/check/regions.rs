@@ -29,7 +29,8 @@ impl Walk<'_, '_> {
                 Ok(Content::CryptoHeader(pointer)) if self.geometry.crypt_method() == 2 => {
                     self.region(Owner::CryptoHeader, Area::new(pointer.offset, pointer.length));
                 }
-                Ok(Content::Bitmaps(extension)) => bitmaps = bitmaps.or(Some(extension)),
+                // Of two, QEMU takes the last.
+                Ok(Content::Bitmaps(extension)) => bitmaps = Some(extension),
                 _ => {}
             }
         }
@@ -105,7 +106,7 @@ impl Walk<'_, '_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::generate::Qcow2;
+    use crate::generate::{Bitmap, Qcow2};
     use crate::qcow2::check::check;
 
     #[test]
@@ -116,5 +117,17 @@ mod tests {
         let check = check(&image).unwrap();
         let places = check.report.findings().iter().filter(|finding| finding.code == "snapshot-extra-data");
         assert!(places.map(|finding| finding.offset.0).eq([u64::MAX; 255]));
+    }
+
+    #[test]
+    fn of_two_bitmap_extensions_the_last_counts() {
+        let bitmap = Bitmap::new("b0").granularity_bits(9).dirty(0..512);
+        // One bitmap; a directory of 32 bytes at 0, where the header is.
+        let mut second = [0; 24];
+        (second[3], second[15]) = (1, 32);
+        let wanted = Qcow2::new(1 << 16).cluster_bits(9).bitmap(bitmap).extension(0x2385_2875, second);
+        let check = check(&wanted.build().unwrap()).unwrap();
+        // The first one's directory, table and data are nobody's, and the header's cluster has another owner.
+        assert!(check.leaks >= 3 && check.report.has("refcount-too-low"), "{:#?}", check.report);
     }
 }
