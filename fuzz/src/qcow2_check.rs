@@ -92,10 +92,10 @@ fn consistent(check: &Check, image: &Image<'_>) {
         _ if check.leaks > 0 => Verdict::Leaks,
         _ => Verdict::Clean,
     };
-    assert_eq!(check.verdict(), verdict, "{}", told(&check));
+    assert_eq!(check.verdict(), verdict, "{}", told(check));
     let has = |severity| check.report.findings().iter().any(|finding| finding.severity == severity);
-    assert_eq!(has(Severity::Error), faults > 0, "{}", told(&check));
-    assert!(has(Severity::Warning) || check.leaks == 0, "{}", told(&check));
+    assert_eq!(has(Severity::Error), faults > 0, "{}", told(check));
+    assert!(has(Severity::Warning) || check.leaks == 0, "{}", told(check));
 }
 
 /// The findings, a line each.
