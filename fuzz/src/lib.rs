@@ -20,6 +20,7 @@ mod mutate;
 mod plan_inverse;
 mod plan_text;
 mod promise;
+mod qcow2_check;
 mod qcow2_map;
 mod qed;
 mod qtest_answer;
@@ -33,6 +34,7 @@ pub use guest::{instruction_binary, instruction_text, journal};
 pub use header::header;
 pub use plan_inverse::plan_inverse;
 pub use plan_text::plan_text;
+pub use qcow2_check::qcow2_check;
 pub use qcow2_map::qcow2_map;
 pub use qed::{qed_check, qed_corrupt, qed_edits, qed_map, qed_parse, qed_repair, qed_scrub, qed_walk};
 pub use qtest_answer::qtest_answer;
@@ -42,7 +44,7 @@ pub use structured_header::structured_header;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its program in `fuzz_targets/`.
-pub const TARGETS: [(&str, Target); 22] = [
+pub const TARGETS: [(&str, Target); 23] = [
     ("header", header),
     ("structured_header", structured_header),
     ("plan_inverse", plan_inverse),
@@ -58,6 +60,7 @@ pub const TARGETS: [(&str, Target); 22] = [
     ("qed_edits", qed_edits),
     ("qed_repair", qed_repair),
     ("qcow2_map", qcow2_map),
+    ("qcow2_check", qcow2_check),
     ("instruction_text", instruction_text),
     ("instruction_binary", instruction_binary),
     ("journal", journal),

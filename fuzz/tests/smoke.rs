@@ -148,6 +148,11 @@ fn qcow2_map() {
 }
 
 #[test]
+fn qcow2_check() {
+    smoke("qcow2_check", 300);
+}
+
+#[test]
 fn instruction_text() {
     smoke("instruction_text", 5000);
 }

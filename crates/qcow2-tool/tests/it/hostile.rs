@@ -189,6 +189,34 @@ fn files_of_1_mib() {
     });
 }
 
+/// Who has a byte, and what it is, where thousands say that it is theirs.
+#[test]
+fn explanations_of_files_of_1_mib() {
+    let (size, half) = (512, LENGTH / 2);
+    let noise = Random::new(1).bytes(half);
+    let entries = blank(9, 1 << 14).with(size, &noise[size..]).with_u32(at::REFCOUNT_ORDER, 0);
+    let block = size as u64;
+    let one_block = fill(entries.clone(), half..LENGTH, |_| block);
+    let tables = |index: u32| (u64::from(1 + index % 255) * block, 1000 + index);
+    let overlapping = snapshots(entries.clone(), half, 8000, tables);
+    let bitmaps = bitmaps(entries, half, 16_000, |_| block, 1 << 14);
+    for (name, bytes) in [("one block", one_block), ("snapshots", overlapping), ("bitmaps", bitmaps)] {
+        let folder = scratch();
+        let path = folder.path().join("image");
+        bytes.write(&path);
+        let places = ["0", "0x200", "0x208", "0x20000", "0x80000", "0xfffff"];
+        let lines = places
+            .iter()
+            .flat_map(|place| ["owner", "explain"].map(|verb| vec![QCOW2.path(), text(&path), verb, place]));
+        let lines: Vec<_> = lines.collect();
+        for (Cost { status, seconds, peak, stderr }, line) in measure(&lines).into_iter().zip(&lines) {
+            assert!(status == 0 && stderr.is_empty(), "{name}: {line:?}: status {status}: {stderr}");
+            assert!(seconds < SECONDS, "{name}: {line:?}: {seconds} s");
+            assert!(peak <= KIB, "{name}: {line:?}: {peak} KiB");
+        }
+    }
+}
+
 /// Holes are not read.
 #[test]
 fn sparse_files_of_16_tib() {

@@ -13,6 +13,7 @@ pub use owners::{MOST_CLAIMS, Owners, State, owners};
 pub use problem::EntryProblem;
 pub use shared::SharedTable;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::bytes::clipped;
@@ -268,17 +269,18 @@ fn parts(tables: &Tables<'_>, owners: &Owners) -> Vec<Part> {
             problems: owners.problem().into_iter().collect(),
         }];
     }
-    owners.claims.iter().map(|claim| part(tables, claim, offset)).collect()
+    let references = tables::references_at(tables, &owners.claims, offset);
+    owners.claims.iter().map(|claim| part(tables, claim, offset, &references)).collect()
 }
 
-fn part(tables: &Tables<'_>, claim: &Claim, offset: u64) -> Part {
+fn part(tables: &Tables<'_>, claim: &Claim, offset: u64, references: &BTreeMap<u64, u64>) -> Part {
     let mut part = match claim.owner {
         Owner::Header => header::part(tables.header(), offset),
         Owner::L1Table { snapshot } => tables::l1_entry(tables, claim.area, snapshot, offset),
         Owner::L2Table { l1_entries } => tables::l2_entry(tables, claim.area, l1_entries.first, offset),
         Owner::Data { .. } | Owner::Compressed { .. } => tables::data(tables, claim, offset),
         Owner::RefcountTable => tables::refcount_table_entry(tables, offset),
-        Owner::RefcountBlock { index } => tables::refcounts(tables, claim.area, index, offset),
+        Owner::RefcountBlock { index } => tables::refcounts(tables, claim.area, index, offset, references),
         Owner::SnapshotTable => directories::snapshot_table(tables, offset),
         Owner::BitmapDirectory => directories::bitmap_directory(tables, offset),
         Owner::BitmapTable { bitmap } => directories::bitmap_table(tables, claim.area, bitmap, offset),

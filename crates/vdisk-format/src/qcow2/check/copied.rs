@@ -3,12 +3,14 @@
 use super::problems::{Fault, L2Place};
 use super::refcounts::Compared;
 use super::walk::Walk;
-use crate::qcow2::geometry::OFFSET_MASK;
+use crate::qcow2::geometry::{Area, OFFSET_MASK};
 use crate::qcow2::l2::L2Entry;
 use crate::units::HostOffset;
 
 impl Walk<'_, '_> {
     /// Looks at each entry of the active tables whose cluster is a suspect. There is none in a healthy image.
+    ///
+    /// Of what ends outside the file the flags were looked at when that was found: also where it starts, unaligned, inside.
     pub(super) fn copied_flags(&mut self, compared: &Compared) {
         let Some(suspects) = &compared.suspects else { return };
         let bits = self.geometry.cluster_bits();
@@ -16,7 +18,8 @@ impl Walk<'_, '_> {
         let active = self.geometry.l1_table();
         for (index, entry) in tables.l1_entries(active) {
             let cluster = entry.l2_table().0 >> bits;
-            if entry.is_allocated() && suspects.intersects(cluster, 1) {
+            let is_there = self.is_there(Area::new(entry.l2_table().0, self.geometry.cluster_size()));
+            if entry.is_allocated() && is_there && suspects.intersects(cluster, 1) {
                 self.flag(cluster, entry.copied(), 1, |refcount| Fault::L1Copied {
                     at: active.offset.0 + index * 8,
                     entry: entry.0,
@@ -54,8 +57,10 @@ impl Walk<'_, '_> {
         times: u64,
         suspects: &crate::cluster_set::ClusterSet,
     ) {
-        let cluster = (entry.raw & OFFSET_MASK) >> self.geometry.cluster_bits();
-        if !suspects.intersects(cluster, 1) {
+        let offset = entry.raw & OFFSET_MASK;
+        let cluster = offset >> self.geometry.cluster_bits();
+        let is_there = self.is_there(Area::new(offset, self.geometry.cluster_size()));
+        if !is_there || !suspects.intersects(cluster, 1) {
             return;
         }
         let Some(refcount) = self.stored_refcount(cluster) else { return };
@@ -72,6 +77,43 @@ impl Walk<'_, '_> {
         {
             self.check.corruptions += times;
             self.problems.add(fault(refcount), self.findings);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::generate::Qcow2;
+    use crate::qcow2::check::check;
+    use crate::qcow2::tables::Tables;
+
+    /// An image of 1 KiB clusters whose file ends 256 bytes into its last one, of which an L2 entry says without the flag that
+    /// it is its own; so does what is written at `at`, 512 bytes further on.
+    fn cut(at: impl Fn(u64, u64) -> u64) -> Vec<u8> {
+        let mut image = Qcow2::new(1 << 18).cluster_bits(10).allocate(0..1 << 12).build().unwrap();
+        let last = image.len() as u64 - 1024;
+        let tables = Tables::new(&image).unwrap();
+        let l1 = tables.geometry().l1_table();
+        let l2 = tables.l1_entry(l1, 0).unwrap().l2_table().0;
+        for (at, entry) in [(l2 + 3 * 8, last), (at(l1.offset.0, l2), last + 512)] {
+            image[at as usize..at as usize + 8].copy_from_slice(&entry.to_be_bytes());
+        }
+        image.truncate(last as usize + 256);
+        image
+    }
+
+    #[test]
+    fn a_flag_of_what_starts_in_the_file_and_ends_outside_counts_once() {
+        for (image, codes) in [
+            (cut(|l1, _| l1 + 8), ["l2-table-outside", "l2-table-unaligned", "l1-entry-copied"]),
+            (cut(|_, l2| l2), ["data-outside", "data-unaligned", "l2-entry-copied"]),
+        ] {
+            let check = check(&image).unwrap();
+            for code in codes {
+                assert!(check.report.has(code), "{code}");
+            }
+            // Two of the entry itself, and one for each flag that is missing.
+            assert_eq!(check.corruptions, 4, "{:#?}", check.report);
         }
     }
 }

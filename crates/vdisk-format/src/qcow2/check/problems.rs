@@ -294,7 +294,7 @@ impl L2Problem {
         let (expected, found) = self.fault.of_entry(self.entry);
         let guest = l1_index.and_then(|l1_index| {
             let start = geometry.guest_offset(l1_index, index)?;
-            Some(start..start + (self.count << geometry.cluster_bits()))
+            Some(start..start.saturating_add(self.count << geometry.cluster_bits()))
         });
         let severity = self.fault.severity();
         Finding { guest, ..Finding::new(severity, self.fault.code(), place, offset, expected, found) }
@@ -435,11 +435,17 @@ impl Fault {
             }
             Self::SnapshotL1Size { index, entry, entries } => {
                 let expected = format!("at most {}", MAX_L1_BYTES / 8);
-                (format!("L1 table size of snapshot {index}"), entry + 8, expected, entries.to_string())
+                (
+                    format!("L1 table size of snapshot {index}"),
+                    entry.saturating_add(8),
+                    expected,
+                    entries.to_string(),
+                )
             }
             Self::SnapshotExtraData { entry, size } => {
                 let expected = "at least 16 in version 3, and at most the 1024 that QEMU takes";
-                (owned("extra_data_size of a snapshot"), entry + 36, owned(expected), size.to_string())
+                let at = entry.saturating_add(36);
+                (owned("extra_data_size of a snapshot"), at, owned(expected), size.to_string())
             }
             Self::SnapshotTable(error) => {
                 let at = tables.header().v2.snapshots_offset;

@@ -29,7 +29,8 @@ impl Walk<'_, '_> {
                 Ok(Content::CryptoHeader(pointer)) if self.geometry.crypt_method() == 2 => {
                     self.region(Owner::CryptoHeader, Area::new(pointer.offset, pointer.length));
                 }
-                Ok(Content::Bitmaps(extension)) => bitmaps = bitmaps.or(Some(extension)),
+                // Of two, QEMU takes the last.
+                Ok(Content::Bitmaps(extension)) => bitmaps = Some(extension),
                 _ => {}
             }
         }
@@ -100,5 +101,33 @@ impl Walk<'_, '_> {
                 self.check.corruptions += times - 1;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::generate::{Bitmap, Qcow2};
+    use crate::qcow2::check::check;
+
+    #[test]
+    fn a_snapshot_table_at_the_end_of_all_numbers() {
+        let mut image = Qcow2::new(1 << 16).cluster_bits(9).build().unwrap();
+        image[60..72].fill(0xff);
+        image[60..63].fill(0);
+        let check = check(&image).unwrap();
+        let places = check.report.findings().iter().filter(|finding| finding.code == "snapshot-extra-data");
+        assert!(places.map(|finding| finding.offset.0).eq([u64::MAX; 255]));
+    }
+
+    #[test]
+    fn of_two_bitmap_extensions_the_last_counts() {
+        let bitmap = Bitmap::new("b0").granularity_bits(9).dirty(0..512);
+        // One bitmap; a directory of 32 bytes at 0, where the header is.
+        let mut second = [0; 24];
+        (second[3], second[15]) = (1, 32);
+        let wanted = Qcow2::new(1 << 16).cluster_bits(9).bitmap(bitmap).extension(0x2385_2875, second);
+        let check = check(&wanted.build().unwrap()).unwrap();
+        // The first one's directory, table and data are nobody's, and the header's cluster has another owner.
+        assert!(check.leaks >= 3 && check.report.has("refcount-too-low"), "{:#?}", check.report);
     }
 }

@@ -216,7 +216,7 @@ impl<'t, 'a> Walk<'t, 'a> {
     }
 
     /// As for QEMU, the last cluster may go beyond the end of the file, and is counted then; whatever goes farther is not.
-    fn is_there(&self, area: Area) -> bool {
+    pub(super) fn is_there(&self, area: Area) -> bool {
         let limit = self.geometry.file_length().saturating_add(self.geometry.cluster_size());
         area.length == 0 || area.end() < limit
     }

@@ -1,5 +1,6 @@
 //! [`owners`]: every claim on a byte, and whether the refcount of its cluster agrees.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::EntryProblem;
@@ -137,14 +138,14 @@ impl Owners {
     }
 }
 
-/// How many refer to each of some clusters, few of them.
-pub(super) fn references(tables: &Tables<'_>, clusters: Range<u64>) -> Vec<u64> {
-    let mut counts: Vec<u64> = clusters.clone().map(|_| 0).collect();
-    each_claim(tables, clusters.clone(), &mut |claim, times| {
-        for (count, cluster) in counts.iter_mut().zip(clusters.clone()) {
-            if tables.geometry().clusters(claim.area).contains(&cluster) {
-                *count = count.saturating_add(times);
-            }
+/// How many refer to each of some clusters.
+pub(super) fn references(tables: &Tables<'_>, clusters: impl IntoIterator<Item = u64>) -> BTreeMap<u64, u64> {
+    let mut counts: BTreeMap<u64, u64> = clusters.into_iter().map(|cluster| (cluster, 0)).collect();
+    let (first, last) = (counts.first_key_value(), counts.last_key_value());
+    let Some(((&first, _), (&last, _))) = first.zip(last) else { return counts };
+    each_claim(tables, first..last.saturating_add(1), &mut |claim, times| {
+        for (_, count) in counts.range_mut(tables.geometry().clusters(claim.area)) {
+            *count = count.saturating_add(times);
         }
     });
     counts

@@ -1,5 +1,8 @@
 //! Entries of L1 and L2 tables, data, entries of the refcount table, refcounts.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
 use super::owners::references;
 use super::{EntryProblem, Part, Refcount, Subject};
 use crate::qcow2::claims::{Claim, L1Place, Owner};
@@ -114,31 +117,57 @@ pub(super) fn refcount_table_entry(tables: &Tables<'_>, offset: u64) -> Part {
     Part::new(place, subject).with(EntryProblem::of_refcount_table(entry, &geometry))
 }
 
-pub(super) fn refcounts(tables: &Tables<'_>, block: Area, block_index: u64, offset: u64) -> Part {
+/// Where the refcounts in the byte at `offset` of a block are: the first of them, and what each takes in bytes; and the
+/// clusters that they are about. `None` where nobody knows.
+fn refcounted(
+    tables: &Tables<'_>,
+    block: Area,
+    block_index: u64,
+    offset: u64,
+) -> Option<(u64, u64, Range<u64>)> {
     let geometry = tables.geometry();
-    let within = offset - block.offset.0;
-    let read = geometry.refcount_order().zip(tables.refcount_block(block.offset));
-    let Some((order, refcounts)) = read else {
+    let (order, within) = (geometry.refcount_order()?, offset - block.offset.0);
+    // Those below 8 bits share a byte.
+    let (index, count) =
+        if order < 3 { (within << (3 - order), 8 >> order) } else { (within >> (order - 3), 1) };
+    let width = if order < 3 { 1 } else { 1u64 << (order - 3) };
+    let first = geometry.refcounted_cluster(block_index, index)?;
+    Some((index, width, first..first.saturating_add(count)))
+}
+
+/// How many refer to the clusters whose refcounts are at `offset`, in all of these claims: the tables are read once, also where
+/// one block is that of thousands of entries of the refcount table.
+pub(super) fn references_at(tables: &Tables<'_>, claims: &[Claim], offset: u64) -> BTreeMap<u64, u64> {
+    let clusters = claims.iter().filter_map(|claim| match claim.owner {
+        Owner::RefcountBlock { index } => Some(refcounted(tables, claim.area, index, offset)?.2),
+        _ => None,
+    });
+    references(tables, clusters.flatten())
+}
+
+pub(super) fn refcounts(
+    tables: &Tables<'_>,
+    block: Area,
+    block_index: u64,
+    offset: u64,
+    references: &BTreeMap<u64, u64>,
+) -> Part {
+    let read = tables.geometry().refcount_order().and_then(|_| tables.refcount_block(block.offset));
+    let Some(refcounts) = read else {
         return Part::unused(
             offset,
             offset + 1,
             "refcount block of an unknown width: refcount_order is above 6",
         );
     };
-    // Those below 8 bits share a byte.
-    let (index, count) =
-        if order < 3 { (within << (3 - order), 8 >> order) } else { (within >> (order - 3), 1) };
-    let width = if order < 3 { 1 } else { 1u64 << (order - 3) };
-    let place = Area::new(offset - within % width, width);
-    let Some(first) = geometry.refcounted_cluster(block_index, index) else {
-        return Part::unused(place.offset.0, place.end(), "refcount of a cluster that no file has");
+    let Some((index, width, clusters)) = refcounted(tables, block, block_index, offset) else {
+        return Part::unused(offset, offset + 1, "refcount of a cluster that no file has");
     };
-    let clusters = first..first.saturating_add(count);
-    let wanted = references(tables, clusters.clone());
+    let place = Area::new(offset - (offset - block.offset.0) % width, width);
     let found: Vec<Refcount> = (index..)
         .zip(clusters)
-        .zip(wanted)
-        .filter_map(|((index, cluster), references)| {
+        .filter_map(|(index, cluster)| {
+            let references = references.get(&cluster).copied().unwrap_or(0);
             Some(Refcount { cluster, refcount: refcounts.count_at(index)?, references })
         })
         .collect();
