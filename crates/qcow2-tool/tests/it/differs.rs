@@ -317,6 +317,19 @@ fn refcounts_that_cannot_be_read() {
     assert_eq!(ours, Counts { status: Some(2), ..theirs }, "{document:#}");
 }
 
+/// More than the address space of a process: it cannot be mapped. Few file systems can have such a file.
+#[test]
+fn a_file_of_256_tib() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = folder.path().join("image");
+    qemu::create(&path, "cluster_size=2M,refcount_bits=1", "1M");
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(1 << 48).expect("/dev/shm is a tmpfs");
+    assert_eq!(qemu::counts(&path).status, Some(0));
+    let run = qcow2(&path, &["check"]).expect(1);
+    assert!(run.err().contains("cannot map the 281474976710656 bytes"), "{run}");
+}
+
 /// An empty L2 table before leaked clusters, and an L2 table that nobody refers to any more.
 #[test]
 fn leaks_that_are_lost_mappings() {

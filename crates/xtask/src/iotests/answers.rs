@@ -13,6 +13,9 @@ const NO_FAULT: [(&str, &str); 3] = [
     ("no key was given", "'encrypt.key-secret' is required"),
 ];
 
+/// How ours refuses a file that is larger than the address space of a process.
+const TOO_LARGE: &str = "cannot map the ";
+
 /// A line of the log.
 #[derive(Debug, PartialEq)]
 pub(super) struct Line<'l> {
@@ -42,7 +45,7 @@ pub(super) struct Pair<'l> {
     pub(super) theirs: Answer<'l>,
     /// Ours.
     pub(super) ours: Answer<'l>,
-    /// The last line of qemu-img's stderr.
+    /// The last line of qemu-img's stderr, and of ours.
     pub(super) error: &'l str,
     /// Where both documents and a copy of the image are, if the answers are not the same.
     pub(super) kept: &'l str,
@@ -111,6 +114,8 @@ impl Pair<'_> {
         let (theirs, ours) = (&self.theirs, &self.ours);
         let name = if theirs.counts.is_empty() && !ours.counts.is_empty() {
             self.not_opened(explained)
+        } else if ours.counts.is_empty() && ours.status == 1 && self.error.contains(TOO_LARGE) {
+            Some("a file of more than 128 TiB".to_owned())
         } else if theirs.counts != ours.counts {
             None
         } else if theirs.status == ours.status {
@@ -178,6 +183,9 @@ mod tests {
         assert_eq!(verdict("status=3 leaks=1", "status=3 leaks=2", ""), Verdict::Different);
         assert_eq!(verdict("status=0 leaks=0", "status=2 leaks=1 finding=overlap", ""), Verdict::Different);
         assert_eq!(verdict("status=0 leaks=0", "status=1", ""), Verdict::Different);
+        let too_large =
+            verdict("status=3 leaks=1", "status=1", " | error: cannot map the 562949959712768 bytes of t");
+        assert_eq!(too_large, explained("a file of more than 128 TiB"));
         assert_eq!(verdict("status=0 leaks=0", "status=101", ""), Verdict::Different);
     }
 

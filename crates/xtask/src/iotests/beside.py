@@ -9,17 +9,27 @@ a copy of the image. Who is right is judged by the chore that reads the log.
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import tempfile
+import zlib
 
 QEMU_IMG, OURS, FOLDER = sys.argv[1:4]
 ARGUMENTS = sys.argv[4:]
 
 COUNTS = ['corruptions', 'leaks', 'check-errors', 'total-clusters', 'allocated-clusters', 'fragmented-clusters',
           'compressed-clusters', 'image-end-offset']
+# Clusters with a wrong refcount: how qemu-img begins their lines, and the codes of our findings.
+PLACES = {
+    'leaked': ('Leaked', ['leak', 'refcount-too-high']),
+    'too-low': ('ERROR', ['refcount-too-low']),
+}
+
+# Places are compared where qemu-img has no more to say about them, in bytes: ours stops at 1,000 findings of a code.
+MAX_ERROR = 32 << 10
 EXTRAS = ['extra-corruptions', 'lost-mappings']
 
 # Options of `qemu-img check` with a value that is a word of its own.
@@ -156,11 +166,50 @@ def answer(words):
     return {'words': words, 'status': done.returncode, 'document': document, 'error': error}
 
 
-def counted(one):
-    """The status, and the counts where anything was counted, as `key=value` words."""
+def counted(one, places):
+    """The status, and counts and places where anything was counted, as `key=value` words."""
     document = one['document']
     words = [f"status={one['status']}"]
-    return words + ([] if document is None else [f'{key}={document.get(key, 0)}' for key in COUNTS])
+    if document is None:
+        return words
+    words += [f'{key}={document.get(key, 0)}' for key in COUNTS]
+    return words + [f'{name}-at={ranges_text(places(one, name))}' for name in PLACES if places]
+
+
+def places_of_theirs(cluster_size):
+    """Where qemu-img sees wrong refcounts: it has a line for each cluster."""
+    def places(one, name):
+        numbers = re.findall(rf'^{PLACES[name][0]} cluster (\d+) refcount=', one['error'], re.MULTILINE)
+        return [(int(number) * cluster_size, (int(number) + 1) * cluster_size) for number in numbers]
+    return places
+
+
+def places_of_ours(cluster_size):
+    """Where we see them: a finding for each run of clusters."""
+    def places(one, name):
+        found = [finding for finding in one['document']['findings'] if finding['code'] in PLACES[name][1]]
+        matches = [re.fullmatch(r'(?:\d+ )?clusters? (\w+)(?:-(\w+))?', finding['where']) for finding in found]
+        starts = [(int(match[1], 16), match[2]) for match in matches]
+        return [(start, int(end, 16) if end else start + cluster_size) for start, end in starts]
+    return places
+
+
+def ranges_text(ranges):
+    """Ranges without the borders between neighbours; many are a checksum."""
+    borders = sorted(set(start for start, _ in ranges) ^ set(end for _, end in ranges))
+    text = '-'.join(f'{border:#x}' for border in borders)
+    return text if len(borders) <= 16 else f'{len(borders)}-borders-{zlib.crc32(text.encode()):08x}'
+
+
+def last_line(one):
+    start = one['error'].rstrip().rfind('\n') + 1
+    return one['error'][start:].strip().replace('\t', ' ')
+
+
+def cluster_size_of(path):
+    with open(path, 'rb') as file:
+        head = file.read(24)
+    return 1 << min(int.from_bytes(head[20:], 'big'), 63)
 
 
 def told(one):
@@ -182,17 +231,20 @@ def note(*fields):
 def compare(call, when):
     path, wrapped = call.file()
     theirs, ours = call.theirs(path, wrapped), call.ours(path)
+    cluster_size = cluster_size_of(path)
+    few = len(theirs['error']) < MAX_ERROR
+    their_words = counted(theirs, places_of_theirs(cluster_size) if few else None)
+    our_words = counted(ours, places_of_ours(cluster_size) if few else None)
     kept = '-'
-    if counted(theirs) != counted(ours):
+    if their_words != our_words:
         kept = tempfile.mkdtemp(dir=os.path.join(FOLDER, 'kept'))
         for name, one in (('theirs', theirs), ('ours', ours)):
             with open(os.path.join(kept, name + '.json'), 'w', encoding='utf-8') as file:
-                json.dump(one, file, indent=1)
+                json.dump({**one, 'error': one['error'][:MAX_ERROR]}, file, indent=1)
         subprocess.run(['cp', '--sparse=always', '--reflink=auto', path, os.path.join(kept, 'image')], check=False)
-    error = (theirs['error'].strip().splitlines() or [''])[-1].replace('\t', ' ')
-    words = ' '.join(counted(ours) + told(ours))
-    note(when, ' '.join(counted(theirs)), words, error, kept)
-    return theirs['status'], words
+    errors = ' | '.join(last_line(one) for one in (theirs, ours))
+    note(when, ' '.join(their_words), ' '.join(our_words + told(ours)), errors, kept)
+    return theirs['status'], ' '.join(our_words)
 
 
 def main():
