@@ -2,11 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::thread;
 
 use crate::failure::Failure;
-use crate::run::{Run, quote};
+use crate::run::{Output, Run, quote};
 use crate::{deps, qemu_source, scratch, workspace};
+
+/// Seconds after which a test that is run by itself has failed: some never end on images that they are not made for.
+const LIMIT: &str = "600";
 
 /// The folders of one run, below target/.
 pub(super) struct Tree {
@@ -45,15 +49,52 @@ impl Tree {
         for dir in [&tree.images, &tree.programs] {
             fs::create_dir_all(dir).map_err(Failure::at(dir))?;
         }
+        let qemu = tree.programs.join("qemu-system-x86_64");
+        write_program(&qemu, &qemu_wrapper(&find("qemu-system-x86_64")?))?;
         Ok(tree)
     }
 
     /// Runs QEMU's `check` for qcow2 with these arguments and hands back what it printed.
     pub(super) fn run(&self, arguments: &[&str]) -> Result<String, Failure> {
+        let output =
+            self.check(Run::new("python3", ["check", "-qcow2", "-j", &jobs().to_string()]), arguments)?;
+        // The results are read from the text: a bad status says nothing new, a missing line does.
+        eprint!("{}", output.stderr);
+        Ok(output.stdout)
+    }
+
+    /// Runs these tests one by one, so that one that hangs ends no other, and hands back a line for each.
+    pub(super) fn run_each(&self, options: &[&str], tests: &[&str]) -> Result<String, Failure> {
+        let waiting = Mutex::new(tests.iter());
+        let next = || waiting.lock().ok().and_then(|mut tests| tests.next());
+        let work = || -> Result<String, Failure> {
+            let mut lines = String::new();
+            while let Some(test) = next() {
+                let run = Run::new("timeout", ["-k", "10", LIMIT, "python3", "check", "-qcow2"]).silent();
+                let output = self.check(run, &[options, &[test]].concat())?;
+                let status = results(&output.stdout).first().map_or("fail, no result", |(_, status)| status);
+                eprintln!("{test:35} {status}");
+                lines.push_str(&format!("{test} {status}\n"));
+            }
+            Ok(lines)
+        };
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..jobs()).map(|_| scope.spawn(work)).collect();
+            let ended = |worker: thread::ScopedJoinHandle<'_, _>| {
+                worker.join().unwrap_or_else(|_| Err(Failure::new("a thread that runs tests panicked")))
+            };
+            workers.into_iter().map(ended).collect()
+        })
+    }
+
+    /// The names of all tests there are, whether or not they are for qcow2.
+    pub(super) fn names(&self) -> Result<String, Failure> {
+        Ok(self.check(Run::new("python3", ["check", "-qcow2", "-n"]), &[])?.stdout)
+    }
+
+    fn check(&self, run: Run, arguments: &[&str]) -> Result<Output, Failure> {
         let qemu = self.programs.join("qemu-system-x86_64");
-        write_program(&qemu, &qemu_wrapper(&find("qemu-system-x86_64")?))?;
-        let jobs = thread::available_parallelism().map_or(1, usize::from).min(4).to_string();
-        let mut run = Run::new("python3", ["check", "-qcow2", "-j", &jobs])
+        let mut run = run
             .args(arguments)
             .env("TEST_DIR", &self.images)
             .env("QEMU_PROG", &qemu)
@@ -64,11 +105,12 @@ impl Tree {
         {
             run = run.env(variable, find(name)?);
         }
-        let output = run.output()?;
-        // The results are read from the text: a bad status says nothing new, a missing line does.
-        eprint!("{}", output.stderr);
-        Ok(output.stdout)
+        run.output()
     }
+}
+
+fn jobs() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(4)
 }
 
 /// The last result of each test that `check` printed a line of, in its order.
