@@ -263,6 +263,30 @@ fn what_qemu_does_not_open() {
     }
 }
 
+/// Snapshots with the longest IDs and names, all the same: 511 of them are in 64 MiB, 512 are not.
+#[test]
+fn a_snapshot_table_of_64_mib() {
+    const ENTRY: usize = 131_112;
+    for (snapshots, is_opened) in [(511, true), (512, false)] {
+        let folder = scratch();
+        let path = base(folder.path());
+        let mut table = vec![0; snapshots * ENTRY];
+        for entry in table.chunks_mut(ENTRY) {
+            entry[12..16].fill(0xff);
+        }
+        let bytes = Bytes::read(&path);
+        let place = bytes.0.len().next_multiple_of(4096);
+        let bytes = bytes.with(place, &table).with_u64(at::SNAPSHOTS_OFFSET, place as u64);
+        bytes.with_u32(at::NB_SNAPSHOTS, u32::try_from(snapshots).unwrap()).write(&path);
+        assert_eq!(qemu::try_check(&path).is_ok(), is_opened);
+        let run = qcow2(&path, &["check", "--json"]).expect(2);
+        let document: Value = serde_json::from_str(&run.out()).unwrap();
+        assert_eq!(has(&document, "snapshot-table-size"), !is_opened);
+        assert!(has(&document, "snapshot-id"));
+        assert!(run.out().len() < 1 << 20, "the IDs are not shown in full: {} bytes", run.out().len());
+    }
+}
+
 #[test]
 fn a_wrong_magic_is_checked_by_force() {
     let folder = scratch();
