@@ -140,6 +140,24 @@ fn what_qemu_opens_and_calls_clean() {
     }
 }
 
+/// A plain cluster of the guest is the one with another's compressed data.
+#[test]
+fn plain_data_over_compressed_data() {
+    let folder = scratch();
+    let path = folder.path().join("image");
+    qemu::create(&path, "cluster_size=4k", "8M");
+    qemu::io(&path, &["write -c -P 1 0 4k", "write -P 2 8k 4k"]);
+    let bytes = Bytes::read(&path);
+    let compressed = usize::try_from(bytes.u64(bytes.l2_entry(0)) & ((1 << 58) - 1)).unwrap() & !4095;
+    let (entry, old) = (bytes.l2_entry(8192), bytes.host(8192));
+    bytes.released(old).with_u64(entry, compressed as u64).with_refcount(compressed, 2).write(&path);
+    let theirs = qemu::counts(&path);
+    let (status, document) = json(&path, &["check"]);
+    assert_eq!((theirs.status, theirs.corruptions, theirs.leaks), (Some(0), 0, 0));
+    assert_eq!(Counts::of(status, &document), Counts { status: Some(2), ..theirs }, "{document:#}");
+    assert!(has(&document, "overlap"), "{document:#}");
+}
+
 /// Version 2 has no zero flag.
 #[test]
 fn a_zero_flag_in_version_2() {

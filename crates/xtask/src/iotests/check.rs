@@ -19,7 +19,7 @@ use crate::workspace;
 const BESIDE: &str = include_str!("beside.py");
 
 /// Tests that ask much in little time: they must pass, too.
-const QUICK: [&str; 10] = ["010", "039", "042", "060", "066", "108", "121", "138", "214", "261"];
+const QUICK: [&str; 9] = ["010", "039", "042", "060", "066", "108", "121", "138", "214"];
 
 /// Options of images with which all tests that call `qemu-img check` are run again.
 const VARIANTS: [&str; 10] = [
