@@ -5,12 +5,17 @@
 //! one is skipped, in part or whole, and when one passes without having called the shim.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::thread;
+use std::path::Path;
 
 use crate::failure::Failure;
-use crate::run::{Run, quote};
-use crate::{deps, qemu_source, scratch, workspace};
+use crate::workspace;
+
+mod answers;
+pub(crate) mod check;
+mod explained;
+mod tree;
+
+use tree::{Tree, write_program};
 
 /// The tests that call qcow2.py, themselves or (039, 137) through common.rc.
 const TESTS: [&str; 11] =
@@ -33,29 +38,21 @@ struct Outcome {
     calls: usize,
 }
 
-/// The folders of one run.
-struct Bench {
-    tests: PathBuf,
-    images: PathBuf,
-    log: PathBuf,
-    programs: PathBuf,
-}
-
 /// Runs the tests with our program or, where `original`, with QEMU's own.
 pub(crate) fn iotests(original: bool) -> Result<(), Failure> {
-    let source = qemu_source::ensure(&deps::qemu_version("qemu-img")?)?;
-    let bench = prepare(&source)?;
+    let tree = Tree::prepare("iotests")?;
+    let (script, calls) = (tree.tests.join("qcow2.py"), tree.top.join("calls.log"));
     if original {
-        let kept = bench.tests.join("qcow2_original.py");
-        let script = bench.tests.join("qcow2.py");
+        let kept = tree.tests.join("qcow2_original.py");
         fs::rename(&script, &kept).map_err(Failure::at(&script))?;
-        write_program(&script, &shim(&["sys.executable".to_owned(), python_string(&kept)], &bench.log))?;
+        write_program(&script, &shim(&["sys.executable".to_owned(), python_string(&kept)], &calls))?;
     } else {
         let program = workspace::build_tool("qcow2")?;
-        write_program(&bench.tests.join("qcow2.py"), &shim(&[python_string(&program)], &bench.log))?;
+        write_program(&script, &shim(&[python_string(&program)], &calls))?;
     }
-    let printed = run_check(&bench)?;
-    let log = fs::read_to_string(&bench.log).unwrap_or_default();
+    let printed = tree.run(&TESTS)?;
+    print!("{printed}");
+    let log = fs::read_to_string(&calls).unwrap_or_default();
     let outcomes = outcomes(&printed, &log);
     let who = if original { "QEMU's own qcow2.py" } else { "our qcow2" };
     println!("iotests with {who}:");
@@ -71,31 +68,8 @@ pub(crate) fn iotests(original: bool) -> Result<(), Failure> {
     Err(Failure::new(format!(
         "iotests with {who}:\n{}\nwhat the tests left is in {}",
         faults.join("\n"),
-        bench.images.display()
+        tree.images.display()
     )))
-}
-
-/// Copies the tests and lays beside them what QEMU's build tree would provide.
-fn prepare(source: &Path) -> Result<Bench, Failure> {
-    let top = workspace::target().join("iotests");
-    scratch::empty_folder(&top)?;
-    let tree = top.join("tree");
-    let bench = Bench {
-        tests: tree.join("tests/qemu-iotests"),
-        images: top.join("images"),
-        log: top.join("calls.log"),
-        programs: top.join("bin"),
-    };
-    for part in ["tests/qemu-iotests", "python"] {
-        let to = tree.join(part);
-        let parent = to.parent().unwrap_or(&tree);
-        fs::create_dir_all(parent).map_err(Failure::at(parent))?;
-        Run::new("cp", ["-R"]).args([source.join(part).as_path(), &to]).status()?;
-    }
-    for dir in [&bench.images, &bench.programs] {
-        fs::create_dir_all(dir).map_err(Failure::at(dir))?;
-    }
-    Ok(bench)
 }
 
 /// The Python program that notes its caller and its arguments and becomes `command`.
@@ -119,72 +93,15 @@ fn python_string(path: &Path) -> String {
     format!("'{}'", path.to_string_lossy().replace('\\', r"\\").replace('\'', r"\'"))
 }
 
-/// Debian's qemu-system is built without the qtest accelerator, which the tests ask for so that
-/// no guest runs; a machine that is never started serves as well.
-fn qemu_wrapper(program: &Path) -> String {
-    format!(
-        "#!/usr/bin/env bash\n\
-         args=()\n\
-         for arg in \"$@\"; do\n\
-         case $arg in\n\
-         qtest) args+=(tcg -S) ;;\n\
-         accel=qtest) args+=(accel=tcg -S) ;;\n\
-         *) args+=(\"$arg\") ;;\n\
-         esac\n\
-         done\n\
-         exec {} \"${{args[@]}}\"\n",
-        quote(&program.to_string_lossy())
-    )
-}
-
-fn write_program(path: &Path, text: &str) -> Result<(), Failure> {
-    fs::write(path, text).map_err(Failure::at(path))?;
-    Run::new("chmod", ["755"]).args([path]).status()
-}
-
-/// Runs `check` and hands back what it printed, which is shown too.
-fn run_check(bench: &Bench) -> Result<String, Failure> {
-    let find = |name: &str| {
-        workspace::find_program(name)
-            .ok_or_else(|| Failure::new(format!("{name} is not on PATH; `cargo xtask deps` installs it")))
-    };
-    let qemu = bench.programs.join("qemu-system-x86_64");
-    write_program(&qemu, &qemu_wrapper(&find("qemu-system-x86_64")?))?;
-    let jobs = thread::available_parallelism().map_or(1, usize::from).min(4).to_string();
-    let mut run = Run::new("python3", ["check", "-qcow2", "-j", &jobs])
-        .args(TESTS)
-        .env("TEST_DIR", &bench.images)
-        .env("QEMU_PROG", &qemu)
-        .dir(&bench.tests);
-    for (variable, name) in [
-        ("QEMU_IMG_PROG", "qemu-img"),
-        ("QEMU_IO_PROG", "qemu-io"),
-        ("QEMU_NBD_PROG", "qemu-nbd"),
-        ("QSD_PROG", "qemu-storage-daemon"),
-    ] {
-        run = run.env(variable, find(name)?);
-    }
-    let output = run.output()?;
-    // The results are read from the text: a bad status says nothing new, a missing line does.
-    print!("{}", output.stdout);
-    eprint!("{}", output.stderr);
-    Ok(output.stdout)
-}
-
 /// Reads each test's result from what `check` printed, and counts its calls in the shim's log.
 fn outcomes(printed: &str, log: &str) -> Vec<Outcome> {
+    let results = tree::results(printed);
     let of = |test: &'static str| {
         let calls = log.lines().filter(|line| line.split('\t').next() == Some(test)).count();
-        let mut lines = printed.split(['\n', '\r']).rev();
-        let status = lines.find_map(|line| status_of(line.strip_prefix(test)?)).unwrap_or("no result");
+        let status = results.iter().find(|(name, _)| *name == test).map_or("no result", |(_, status)| status);
         Outcome { test, status: status.to_owned(), calls }
     };
     TESTS.into_iter().map(of).collect()
-}
-
-fn status_of(after_name: &str) -> Option<&'static str> {
-    let rest = after_name.strip_prefix(' ')?.trim_start();
-    ["pass", "fail", "not run"].into_iter().find(|status| rest.starts_with(status))
 }
 
 /// What is not as it must be, one line each.

@@ -55,11 +55,17 @@ enum Chore {
         #[arg(long)]
         bless: bool,
     },
-    /// Run QEMU's own tests with our `qcow2` in the place of qcow2.py
+    /// Run QEMU's own tests with our `qcow2` in the place of qcow2.py, or beside `qemu-img check`
     Iotests {
         /// Use QEMU's qcow2.py itself: shows what this machine's QEMU can pass at all
         #[arg(long)]
         original: bool,
+        /// Whenever a test calls `qemu-img check`, ask ours too, and compare the answers
+        #[arg(long, conflicts_with = "original")]
+        check: bool,
+        /// With --check: all of QEMU's tests, and images of all kinds; takes an hour
+        #[arg(long, requires = "check")]
+        all: bool,
     },
     /// Check the house rules: file sizes, leftovers, `unsafe` against ARCHITECTURE.md
     Style,
@@ -108,7 +114,8 @@ fn perform(chore: Chore) -> Result<(), Failure> {
         Chore::Ci => ci::ci(),
         Chore::Demo => demo::demo(),
         Chore::Readme { bless } => readme::readme(bless),
-        Chore::Iotests { original } => iotests::iotests(original),
+        Chore::Iotests { check: true, all, .. } => iotests::check::check(all),
+        Chore::Iotests { original, .. } => iotests::iotests(original),
         Chore::Style => style::style(),
         Chore::Bench { args } => bench::bench(&args),
         Chore::Fuzz { target, args } => fuzz::fuzz(target.as_deref(), &args),

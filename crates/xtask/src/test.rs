@@ -15,5 +15,6 @@ pub(crate) fn test() -> Result<(), Failure> {
     deps::deps()?;
     Run::cargo(["test", "--workspace", "--features", FEATURES]).status()?;
     readme::readme(false)?;
-    iotests::iotests(false)
+    iotests::iotests(false)?;
+    iotests::check::check(false)
 }

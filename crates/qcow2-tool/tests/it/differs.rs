@@ -140,6 +140,24 @@ fn what_qemu_opens_and_calls_clean() {
     }
 }
 
+/// A plain cluster of the guest is the one with another's compressed data.
+#[test]
+fn plain_data_over_compressed_data() {
+    let folder = scratch();
+    let path = folder.path().join("image");
+    qemu::create(&path, "cluster_size=4k", "8M");
+    qemu::io(&path, &["write -c -P 1 0 4k", "write -P 2 8k 4k"]);
+    let bytes = Bytes::read(&path);
+    let compressed = usize::try_from(bytes.u64(bytes.l2_entry(0)) & ((1 << 58) - 1)).unwrap() & !4095;
+    let (entry, old) = (bytes.l2_entry(8192), bytes.host(8192));
+    bytes.released(old).with_u64(entry, compressed as u64).with_refcount(compressed, 2).write(&path);
+    let theirs = qemu::counts(&path);
+    let (status, document) = json(&path, &["check"]);
+    assert_eq!((theirs.status, theirs.corruptions, theirs.leaks), (Some(0), 0, 0));
+    assert_eq!(Counts::of(status, &document), Counts { status: Some(2), ..theirs }, "{document:#}");
+    assert!(has(&document, "overlap"), "{document:#}");
+}
+
 /// Version 2 has no zero flag.
 #[test]
 fn a_zero_flag_in_version_2() {
@@ -267,6 +285,30 @@ fn what_qemu_does_not_open() {
     }
 }
 
+/// Snapshots with the longest IDs and names, all the same: 511 of them are in 64 MiB, 512 are not.
+#[test]
+fn a_snapshot_table_of_64_mib() {
+    const ENTRY: usize = 131_112;
+    for (snapshots, is_opened) in [(511, true), (512, false)] {
+        let folder = scratch();
+        let path = base(folder.path());
+        let mut table = vec![0; snapshots * ENTRY];
+        for entry in table.chunks_mut(ENTRY) {
+            entry[12..16].fill(0xff);
+        }
+        let bytes = Bytes::read(&path);
+        let place = bytes.0.len().next_multiple_of(4096);
+        let bytes = bytes.with(place, &table).with_u64(at::SNAPSHOTS_OFFSET, place as u64);
+        bytes.with_u32(at::NB_SNAPSHOTS, u32::try_from(snapshots).unwrap()).write(&path);
+        assert_eq!(qemu::try_check(&path).is_ok(), is_opened);
+        let run = qcow2(&path, &["check", "--json"]).expect(2);
+        let document: Value = serde_json::from_str(&run.out()).unwrap();
+        assert_eq!(has(&document, "snapshot-table-size"), !is_opened);
+        assert!(has(&document, "snapshot-id"));
+        assert!(run.out().len() < 1 << 20, "the IDs are not shown in full: {} bytes", run.out().len());
+    }
+}
+
 #[test]
 fn a_wrong_magic_is_checked_by_force() {
     let folder = scratch();
@@ -319,6 +361,19 @@ fn refcounts_that_cannot_be_read() {
     let theirs = qemu::counts(&path);
     assert!(theirs.check_errors > 0 && theirs.status == Some(1), "{theirs:?}");
     assert_eq!(ours, Counts { status: Some(2), ..theirs }, "{document:#}");
+}
+
+/// More than the address space of a process: it cannot be mapped. Few file systems can have such a file.
+#[test]
+fn a_file_of_256_tib() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = folder.path().join("image");
+    qemu::create(&path, "cluster_size=2M,refcount_bits=1", "1M");
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(1 << 48).expect("/dev/shm is a tmpfs");
+    assert_eq!(qemu::counts(&path).status, Some(0));
+    let run = qcow2(&path, &["check"]).expect(1);
+    assert!(run.err().contains("cannot map the 281474976710656 bytes"), "{run}");
 }
 
 /// An empty L2 table before leaked clusters, and an L2 table that nobody refers to any more.

@@ -3,13 +3,21 @@
 use std::collections::BTreeSet;
 
 use super::problems::Fault;
+use super::snapshots::SnapshotEntries;
 use super::walk::Walk;
+use crate::bytes::clipped;
 use crate::limits::MAX_SNAPSHOTS;
 use crate::qcow2::crypto::Encryption;
 use crate::qcow2::geometry::MAX_L1_BYTES;
 
 /// The largest refcount table that QEMU takes, in bytes.
 const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 << 20;
+
+/// The largest snapshot table that QEMU takes, in bytes: 1 KiB for each of the most snapshots.
+const MAX_SNAPSHOT_TABLE_BYTES: u64 = 1024 * MAX_SNAPSHOTS as u64;
+
+/// So much of a snapshot's ID is shown: it may have 64 KiB, and there may be many of them. In bytes.
+const MAX_ID_SHOWN: u64 = 64;
 
 impl Walk<'_, '_> {
     /// Sizes that do not go together. QEMU opens no such image.
@@ -42,6 +50,14 @@ impl Walk<'_, '_> {
             let (expected, found) = (format!("at most {MAX_SNAPSHOTS}"), v2.nb_snapshots.to_string());
             self.extra(Fault::Field { code: "nb-snapshots", name: "nb_snapshots", expected, found });
         }
+        let table_end =
+            SnapshotEntries::new(self.tables).last().map_or(v2.snapshots_offset, |last| last.next);
+        let bytes = table_end - v2.snapshots_offset;
+        if bytes > MAX_SNAPSHOT_TABLE_BYTES {
+            let expected = format!("a table of at most {MAX_SNAPSHOT_TABLE_BYTES} bytes");
+            let (code, name) = ("snapshot-table-size", "snapshots_offset");
+            self.extra(Fault::Field { code, name, expected, found: format!("{bytes} bytes") });
+        }
         self.snapshots_agree();
         if let Encryption::Luks(Err(error)) = Encryption::of(self.tables.header()) {
             self.extra(Fault::Luks(error.to_string()));
@@ -53,7 +69,7 @@ impl Walk<'_, '_> {
         for snapshot in self.tables.snapshots().map_while(Result::ok) {
             let entry = snapshot.offset.0;
             if !ids.insert(snapshot.id) {
-                let id = String::from_utf8_lossy(snapshot.id).into_owned();
+                let id = String::from_utf8_lossy(clipped(snapshot.id, 0, MAX_ID_SHOWN)).into_owned();
                 self.extra(Fault::SnapshotId { entry, id });
             }
             let size = snapshot.disk_size().unwrap_or(self.geometry.virtual_size());
