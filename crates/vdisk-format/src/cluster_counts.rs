@@ -15,6 +15,8 @@ const FEW: usize = 3;
 const MOST_LISTED: usize = WORDS * 16 / 4;
 /// Dense chunks are faster, and may take so much however little is in them: enough for 1 TiB in 64 KiB clusters.
 const FREE: usize = 4 << 20;
+/// Ranges of so many clusters are remembered as such: they cost nothing, however long they claim to be.
+const LONG: u64 = 64;
 /// So many clusters of a dense chunk have counts above 1 before all of them have a number.
 const MOST_MANY: usize = 4096;
 
@@ -31,6 +33,11 @@ pub(crate) struct ClusterCounts {
     added: usize,
     /// Counts that 16 bits do not hold.
     huge: BTreeMap<u64, u64>,
+    /// Where how many references from long ranges begin or end; from [`settle`](Self::settle) on, how many there are from
+    /// each place on.
+    ranges: Vec<(u64, i64)>,
+    /// Whether no more ranges are to come.
+    settled: bool,
 }
 
 /// Clusters with the same number of references.
@@ -97,7 +104,7 @@ impl ClusterCounts {
     pub(crate) fn new(end: u64) -> Self {
         let mut slots = Vec::new();
         slots.resize_with(usize::try_from(end.div_ceil(CHUNK * SLOTS)).unwrap_or(0), || None);
-        Self { slots, end, dense: 0, added: 0, huge: BTreeMap::new() }
+        Self { slots, end, dense: 0, added: 0, huge: BTreeMap::new(), ranges: Vec::new(), settled: false }
     }
 
     /// The end of the clusters that are counted.
@@ -110,6 +117,29 @@ impl ClusterCounts {
         self.end = self.end.max(end);
         let slots = usize::try_from(self.end.div_ceil(CHUNK * SLOTS)).unwrap_or(0);
         self.slots.resize_with(slots.max(self.slots.len()), || None);
+    }
+
+    /// Counts `times` references, none of them marked, to each of `count` clusters from `first` on: as [`add`](Self::add),
+    /// but at no cost where the clusters are many. Those are seen from [`settle`](Self::settle) on.
+    pub(crate) fn add_range(&mut self, first: u64, count: u64, times: u64) {
+        let end = first.saturating_add(count).min(self.end);
+        match i64::try_from(times) {
+            Ok(times) if !self.settled && end.saturating_sub(first) >= LONG => {
+                self.ranges.extend([(first, times), (end, -times)]);
+            }
+            _ => self.add(first, count, times, false),
+        }
+    }
+
+    /// All ranges are known.
+    pub(crate) fn settle(&mut self) {
+        self.settled = true;
+        self.ranges.sort_unstable();
+        let mut references = 0i64;
+        for (_, change) in &mut self.ranges {
+            references = references.saturating_add(*change);
+            *change = references;
+        }
     }
 
     /// Counts `times` references to each of `count` clusters from `first` on.
@@ -197,7 +227,8 @@ impl ClusterCounts {
     /// Tells `visit` of the clusters in `range`, in order: neighbours with the same references together, those with none
     /// as well.
     pub(crate) fn runs(&self, range: Range<u64>, visit: impl FnMut(CountedRun)) {
-        let mut runs = Joined { last: None, visit };
+        let ranges = if self.settled { self.ranges.as_slice() } else { &[] };
+        let mut runs = Joined { ranges, last: None, visit };
         for (index, part) in parts(range.start..range.end.max(range.start)) {
             let base = index * CHUNK;
             let slots = self.slots.get((index / SLOTS) as usize).and_then(Option::as_ref);
@@ -253,7 +284,7 @@ impl Dense {
         range: Range<u64>,
         base: u64,
         huge: &BTreeMap<u64, u64>,
-        runs: &mut Joined<impl FnMut(CountedRun)>,
+        runs: &mut Joined<'_, impl FnMut(CountedRun)>,
     ) {
         let simple = matches!(&self.many, Many::Few(many) if many.is_empty());
         for (index, mask) in masks(range) {
@@ -374,14 +405,32 @@ fn merge(items: &mut Vec<Item>, range: Range<u64>, times: u64, marked: bool) {
 }
 
 /// Joins neighbours that are alike before they are told.
-struct Joined<F> {
+struct Joined<'r, F> {
+    /// References that come on top: from each place on, so many.
+    ranges: &'r [(u64, i64)],
     last: Option<CountedRun>,
     visit: F,
 }
 
-impl<F: FnMut(CountedRun)> Joined<F> {
+impl<F: FnMut(CountedRun)> Joined<'_, F> {
     #[inline]
     fn add(&mut self, clusters: Range<u64>, count: u64, marked: bool) {
+        if self.ranges.is_empty() {
+            return self.join(clusters, count, marked);
+        }
+        let mut from = clusters.start;
+        let behind = self.ranges.partition_point(|(start, _)| *start <= from);
+        let (before, ranges) = self.ranges.split_at(behind);
+        let mut more = before.last().map_or(0, |(_, more)| *more);
+        for &(start, next) in ranges.iter().take_while(|(start, _)| *start < clusters.end) {
+            self.join(from..start, count.saturating_add_signed(more), marked);
+            (from, more) = (start, next);
+        }
+        self.join(from..clusters.end, count.saturating_add_signed(more), marked);
+    }
+
+    #[inline]
+    fn join(&mut self, clusters: Range<u64>, count: u64, marked: bool) {
         if clusters.is_empty() {
             return;
         }
@@ -436,6 +485,7 @@ mod tests {
                 1..14,
             ),
             near in proptest::collection::vec((0..9u64, any::<bool>()), 0..20),
+            ranges in proptest::collection::vec((0..3 * CHUNK, 1..2 * CHUNK, 1..4u64), 0..6),
         ) {
             let end = 3 * CHUNK;
             let mut counts = ClusterCounts { dense, ..ClusterCounts::new(end) };
@@ -451,6 +501,13 @@ mod tests {
                     *has_mark |= marked;
                 }
             }
+            for (first, count, times) in ranges {
+                counts.add_range(first, count, times);
+                model.iter_mut().skip(first as usize).take(count as usize).for_each(|(number, _)| *number += times);
+            }
+            counts.settle();
+            counts.add_range(0, LONG, 1);
+            model.iter_mut().take(LONG as usize).for_each(|(number, _)| *number += 1);
             prop_assert_eq!(flat(&counts, 5..end - 5), &model[5..end as usize - 5]);
             prop_assert_eq!(counts.count(CHUNK), model[CHUNK as usize].0);
         }

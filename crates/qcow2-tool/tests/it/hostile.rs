@@ -103,7 +103,7 @@ fn bitmaps(bytes: Bytes, directory: usize, count: u32, table: impl Fn(u32) -> u6
 fn images() -> Vec<(String, Bytes)> {
     let mut images = Vec::new();
     let mut random = Random::new(1);
-    for bits in [9, 12, 16] {
+    for bits in [9, 12, 16, 18] {
         let size = 1u64 << bits;
         let clusters = LENGTH as u64 / size;
         let (start, half) = (size as usize, LENGTH / 2);
@@ -137,6 +137,16 @@ fn images() -> Vec<(String, Bytes)> {
         add("every entry is compressed", {
             let scattered = |index: u64| 1 << 62 | index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 2;
             fill(blank(bits, quarter), start..LENGTH, scattered)
+        });
+        // Each of its tables has all that is behind it, too.
+        let l1 = start..start + (1 << 14);
+        let overlapping = fill(blank(bits, 1 << 11), l1.clone(), |index| (index * 512) | COPIED);
+        add("L2 tables that are not aligned, of compressed clusters", {
+            let scattered = |index: u64| 1 << 62 | index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 2;
+            fill(overlapping.clone(), l1.end..LENGTH, scattered)
+        });
+        add("L2 tables that are not aligned, of wrong entries", {
+            fill(overlapping, l1.end..LENGTH, |index| 0x3f00_0000_0000_0001 | index << 9)
         });
         add("the refcount table's entries name one block", {
             fill(blank(bits, 1), half..LENGTH, |_| half as u64)
@@ -214,6 +224,27 @@ fn explanations_of_files_of_1_mib() {
             assert!(seconds < SECONDS, "{name}: {line:?}: {seconds} s");
             assert!(peak <= KIB, "{name}: {line:?}: {peak} KiB");
         }
+    }
+}
+
+/// What claims to be as long as the file, and is a hole.
+#[test]
+fn lengths_of_terabytes_in_sparse_files() {
+    let length = 2u64 << 40;
+    let pointer = |length: u64| [0x2000u64.to_be_bytes(), length.to_be_bytes()].concat();
+    let luks = blank(9, 1).with_u32(at::CRYPT_METHOD, 2);
+    let luks = luks.with(104, &extension(magic::ENCRYPTION, &pointer(length - 0x2000)));
+    let refcounts = blank(9, 1).with_u32(at::REFCOUNT_TABLE_CLUSTERS, u32::MAX);
+    let directory = bitmaps(blank(9, 1), 0x2000, 1, |_| 0x4000, u32::MAX);
+    let tables = bitmaps(blank(9, 1), LENGTH / 2, 16_000, |index| u64::from(index) << 26, u32::MAX);
+    for (name, bytes) in
+        [("luks", luks), ("refcounts", refcounts), ("directory", directory), ("bitmap tables", tables)]
+    {
+        let folder = scratch();
+        let path = folder.path().join("image");
+        bytes.write(&path);
+        File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
+        check(&format!("sparse, {name}"), &path, false);
     }
 }
 

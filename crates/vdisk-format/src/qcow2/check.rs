@@ -109,6 +109,7 @@ fn tables_of(tables: &Tables<'_>, options: Options, check: &mut Check, findings:
     walk.l1_tables();
     walk.l2_tables();
     walk.regions();
+    walk.counts.settle();
     walk.refcount_blocks();
     let compared = walk.compare();
     walk.copied_flags(&compared);

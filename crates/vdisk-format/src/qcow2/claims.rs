@@ -258,8 +258,13 @@ pub fn claims(tables: &Tables<'_>, wanted: &dyn Fn(u64, u64) -> bool, visit: &mu
     let mut walk = Walk { tables, wanted, visit };
     walk.tell(Claim::new(Owner::Header, Area::new(0, tables.geometry().cluster_size())));
     let l2_tables = walk.l1_tables();
+    let mut unaligned_left = tables.unaligned_l2_tables();
     for (table, l1_entries) in l2_tables {
-        walk.l2_table(table, l1_entries);
+        let is_aligned = tables.geometry().is_aligned(table);
+        if is_aligned || unaligned_left > 0 {
+            walk.l2_table(table, l1_entries);
+            unaligned_left -= u64::from(!is_aligned);
+        }
     }
     walk.others();
 }

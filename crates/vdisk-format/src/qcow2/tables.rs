@@ -13,6 +13,9 @@ use crate::table::Pieces;
 use crate::units::HostOffset;
 use crate::view::View;
 
+/// As many entries of L2 tables that are not aligned are read of any file; of a large one, twice as many as it has room for.
+const MIN_UNALIGNED_ENTRIES: u64 = 1 << 18;
+
 /// An image whose tables can be read: whatever they say, but for a header whose cluster size is none.
 ///
 /// Every table is read where its entry or its header says, as far as the file has it; whether it is one, and whose, is not
@@ -135,6 +138,12 @@ impl<'a> Tables<'a> {
     #[must_use]
     pub fn refcount_block(&self, block: HostOffset) -> Option<RefcountBlock<'_, 'a>> {
         RefcountBlock::of(&self.view, &self.geometry, block)
+    }
+
+    /// How many L2 tables are worth reading that are not aligned: tables that are do not overlap, but a small file has room
+    /// for millions of others, which cost as much as if it were a thousand times as large.
+    pub(crate) fn unaligned_l2_tables(&self) -> u64 {
+        (self.geometry.file_length() / 4).max(MIN_UNALIGNED_ENTRIES) / (self.geometry.cluster_size() / 8)
     }
 
     /// The refcount of a cluster: 0 where there is no block for it; `None` where the order is wrong, or the file ends before

@@ -37,6 +37,9 @@ pub(super) enum Fault {
         at: u64,
         table: u64,
     },
+    L2Unread {
+        tables: u64,
+    },
     // Entries of L2 tables.
     L2Reserved,
     L2ZeroFlag,
@@ -304,7 +307,7 @@ impl L2Problem {
 impl Fault {
     fn severity(&self) -> Severity {
         match self {
-            Self::Leak { .. } | Self::RefcountTooHigh { .. } => Severity::Warning,
+            Self::Leak { .. } | Self::RefcountTooHigh { .. } | Self::L2Unread { .. } => Severity::Warning,
             _ => Severity::Error,
         }
     }
@@ -315,6 +318,7 @@ impl Fault {
             Self::L1Copied { .. } => "l1-entry-copied",
             Self::L2Outside { .. } => "l2-table-outside",
             Self::L2Unaligned { .. } => "l2-table-unaligned",
+            Self::L2Unread { .. } => "l2-tables-unread",
             Self::L2Reserved => "l2-entry-reserved",
             Self::L2ZeroFlag => "l2-entry-zero-flag",
             Self::L2Copied { .. } | Self::NotCopied => "l2-entry-copied",
@@ -420,6 +424,11 @@ impl Fault {
             }
             Self::L2Outside { at, table } => (owned("L1 entry"), *at, in_file(), hex(table)),
             Self::L2Unaligned { at, table } => (owned("L1 entry"), *at, aligned(), hex(table)),
+            Self::L2Unread { tables: unread } => {
+                let at = geometry.l1_table().offset.0;
+                let expected = "L2 tables that are aligned, or few that are not";
+                (owned("L2 tables"), at, owned(expected), format!("{unread} more, which were not read"))
+            }
             Self::RegionOutside(region) => {
                 let Region { owner, area } = region;
                 let found = format!("{:#x}-{:#x}", area.offset.0, area.end());

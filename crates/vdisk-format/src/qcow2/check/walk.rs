@@ -223,15 +223,33 @@ impl<'t, 'a> Walk<'t, 'a> {
 
     fn count(&mut self, area: Area, times: u64, marked: bool) {
         let clusters = self.geometry.clusters(area);
-        if area.length > 0 {
-            self.counts.extend(clusters.end);
-            self.counts.add(clusters.start, clusters.end - clusters.start, times, marked);
+        if area.length == 0 {
+            return;
+        }
+        self.counts.extend(clusters.end);
+        let count = clusters.end - clusters.start;
+        if marked {
+            self.counts.add(clusters.start, count, times, true);
+        } else {
+            self.counts.add_range(clusters.start, count, times);
         }
     }
 
-    /// Visits the L2 tables in the order of the file.
+    /// Visits the L2 tables in the order of the file. Those that are not aligned may overlap: no more of them are looked at
+    /// than [`Tables::unaligned_l2_tables`] allows, and the others are forgotten.
     pub(super) fn l2_tables(&mut self) {
-        let tables = std::mem::take(&mut self.l2_tables);
+        let mut tables = std::mem::take(&mut self.l2_tables);
+        let (known, mut left) = (tables.len(), self.tables.unaligned_l2_tables());
+        tables.retain(|&table, _| {
+            let is_aligned = self.geometry.is_aligned(table);
+            let is_read = is_aligned || left > 0;
+            left -= u64::from(is_read && !is_aligned);
+            is_read
+        });
+        if tables.len() < known {
+            let fault = Fault::L2Unread { tables: (known - tables.len()) as u64 };
+            self.problems.add(fault, self.findings);
+        }
         let total = tables.len() as u64;
         for (done, (&table, &by)) in tables.iter().enumerate() {
             self.l2_table(table, by);
