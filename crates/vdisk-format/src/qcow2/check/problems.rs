@@ -46,6 +46,9 @@ pub(super) enum Fault {
     DataUnaligned,
     DataOutside,
     SubclustersWithoutCluster,
+    DataMisplaced {
+        is_shared: bool,
+    },
     SubclustersInvalid,
     NotCopied,
     CompressedCopied,
@@ -329,6 +332,7 @@ impl Fault {
             #[cfg(feature = "decompress")]
             Self::Undecodable(_) => "compressed-undecodable",
             Self::RegionOutside(region) => code_outside(region.owner),
+            Self::DataMisplaced { .. } => "data-misplaced",
             Self::SnapshotsWithDataFile => "snapshots-with-data-file",
             Self::SnapshotL1Unaligned { .. } => "snapshot-l1-unaligned",
             Self::SnapshotL1Size { .. } => "snapshot-l1-size",
@@ -389,6 +393,10 @@ impl Fault {
             Self::SubclustersInvalid => "subclusters that are allocated or zero, not both",
             Self::CompressedCopied => "bit 63 clear, for the cluster is compressed",
             Self::CompressedWithDataFile => "no compressed cluster, for the data are in an external file",
+            Self::DataMisplaced { is_shared: false } => "the offset that the cluster has in the disk",
+            Self::DataMisplaced { .. } => {
+                "the offset that the cluster has in the disk, where the table has one place"
+            }
             Self::CompressedSubclusters => "no subclusters, for the cluster is compressed",
             _ => "an entry",
         };
