@@ -47,6 +47,15 @@ pub struct View<'a> {
     read: RefCell<Read>,
 }
 
+/// What a [`View`] is made of that threads can share.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    bytes: &'a [u8],
+    holes: Option<(&'a Image, &'a [Range<u64>])>,
+    mapped: Option<&'a Image>,
+    preview: Option<&'a Preview<'a>>,
+}
+
 /// Pieces of data that were found: from the key on there is a hole, up to the piece's start.
 type Known = BTreeMap<u64, (u64, u64)>;
 /// A file that ends inside a sector reads as if it had all of it, and zeroes in its rest.
@@ -148,7 +157,9 @@ impl<'a> View<'a> {
         let bytes = self.clipped(at, buffer.len() as u64);
         let (head, _) = buffer.split_at_mut(bytes.len());
         if !self.mapped.is_some_and(|image| image.read_at(at, head)) {
+            self.reads(at..at.saturating_add(bytes.len() as u64));
             head.copy_from_slice(bytes);
+            self.was_read();
         }
         head
     }
@@ -206,6 +217,21 @@ impl<'a> View<'a> {
     }
 }
 
+impl<'a> View<'a> {
+    /// What a thread makes a view of its own from, which tells no observer.
+    pub(crate) fn source(&self) -> Source<'a> {
+        let &View { bytes, holes, mapped, preview, .. } = self;
+        Source { bytes, holes, mapped, preview }
+    }
+}
+
+impl<'a> From<Source<'a>> for View<'a> {
+    fn from(source: Source<'a>) -> Self {
+        let Source { bytes, holes, mapped, preview } = source;
+        Self { holes, mapped, preview, ..Self::new(bytes) }
+    }
+}
+
 impl fmt::Debug for View<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("View").field("length", &self.length()).finish_non_exhaustive()
@@ -239,8 +265,7 @@ impl<'a> From<&'a Preview<'_>> for View<'a> {
 
 impl<'a> From<&'a View<'_>> for View<'a> {
     fn from(view: &'a View<'_>) -> Self {
-        let &View { bytes, holes, mapped, preview, observer, .. } = view;
-        Self { holes, mapped, preview, observer, ..Self::new(bytes) }
+        Self { observer: view.observer, ..Self::from(view.source()) }
     }
 }
 

@@ -6,8 +6,10 @@ use crate::support::qemu::{self, Counts};
 use crate::support::tables::{COPIED, Kind, OFFSET};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use test_support::process::run;
+use test_support::qemu::try_img;
 use test_support::scratch::{scratch, text};
-use vdisk_format::generate::Qcow2;
+use vdisk_format::generate::{Luks, Qcow2};
 
 /// 4 KiB clusters: data at 0 to 300k, two snapshots, then 5k written again; a bitmap with data.
 fn base(folder: &Path) -> PathBuf {
@@ -306,6 +308,99 @@ fn a_snapshot_table_of_64_mib() {
         assert_eq!(has(&document, "snapshot-table-size"), !is_opened);
         assert!(has(&document, "snapshot-id"));
         assert!(run.out().len() < 1 << 20, "the IDs are not shown in full: {} bytes", run.out().len());
+    }
+}
+
+/// Whether QEMU opens an image that is encrypted with LUKS, given the passphrase; what it says where not.
+fn opens_luks(path: &Path) -> Result<(), String> {
+    let secret = format!("secret,id=s,data={}", Luks::PASSPHRASE);
+    let options = format!("driver=qcow2,encrypt.key-secret=s,file.filename={}", text(path));
+    let run = try_img(&["check", "--object", &secret, "--image-opts", &options]);
+    if run.status.success() { Ok(()) } else { Err(run.err()) }
+}
+
+#[test]
+fn a_luks_header_that_qemu_refuses() {
+    const SLOT_3: usize = 208 + 3 * 48;
+    // The code, the field, where in it, what is written there, and what QEMU says.
+    let rows: &[(&str, usize, usize, &[u8], &str)] = &[
+        ("luks-magic", 0, 0, b"XXXX", "not in LUKS format"),
+        ("luks-magic", 0, 5, &[0], "not in LUKS format"),
+        ("luks-version", 6, 1, &[2], "version 2 is not supported"),
+        ("luks-cipher-name", 8, 0, &[b'a'; 32], "not NUL terminated"),
+        ("luks-cipher-name", 8, 0, b"aex", "'aex'"),
+        ("luks-cipher-mode", 40, 0, &[b'a'; 32], "not NUL terminated"),
+        ("luks-cipher-mode", 40, 0, b"ebc", "'ebc' not supported"),
+        ("luks-hash", 72, 0, &[b'a'; 32], "not NUL terminated"),
+        ("luks-hash", 72, 0, b"sha257", "'sha257' not supported"),
+        ("luks-payload-offset", 104, 0, &[0, 0, 0, 7], "payload is overlapping with the header"),
+        ("luks-payload-offset", 104, 0, &2055u32.to_be_bytes(), "overlapping with the encrypted payload"),
+        ("luks-key-bytes", 108, 3, &[31], "key size 31"),
+        ("luks-digest-iterations", 164, 0, &[0; 4], "iteration count is zero"),
+        ("luks-slot-iterations", 212, 0, &[0; 4], "iteration count is zero"),
+        ("luks-slot-state", SLOT_3, 0, &0x1234_5678u32.to_be_bytes(), "state (active/disable) is corrupted"),
+        ("luks-slot-place", SLOT_3 + 40, 0, &[0, 0, 0, 7], "overlapping"),
+        ("luks-slot-place", SLOT_3 + 40, 2, &[0xff; 2], "overlapping with the encrypted payload"),
+        ("luks-slot-overlap", SLOT_3 + 40, 0, &[0, 0, 0, 8], "are overlapping in the header"),
+        ("luks-slot-stripes", SLOT_3 + 44, 0, &[0xff; 4], "stripes -1 != 4000"),
+    ];
+    let folder = scratch();
+    let path = folder.path().join("image");
+    let image = Bytes(Qcow2::new(1 << 20).cluster_bits(12).luks(Luks::new(1)).build().unwrap());
+    let pointer = image.extension(magic::ENCRYPTION).unwrap().start;
+    let start = usize::try_from(image.u64(pointer)).unwrap();
+    image.write(&path);
+    assert_eq!(opens_luks(&path), Ok(()));
+    qcow2(&path, &["check"]).expect(0);
+    for &(code, field, at, new, words) in rows {
+        let at = field + at;
+        image.clone().with(start + at, new).write(&path);
+        let theirs = opens_luks(&path).expect_err(words);
+        assert!(theirs.contains(words), "{code}, {at}: {theirs}");
+        let (status, document) = json(&path, &["check"]);
+        assert_eq!(
+            (status, &document["extra-corruptions"]),
+            (Some(2), &1.into()),
+            "{code}, {at}: {document:#}"
+        );
+        let findings = document["findings"].as_array().unwrap();
+        let finding = findings.iter().find(|finding| finding["code"] == code);
+        let offset = finding.and_then(|finding| finding["offset"].as_u64());
+        assert_eq!(offset, Some((start + field) as u64), "{code}, {at}: {document:#}");
+    }
+    // An unused slot so far behind the end that QEMU's sum of offset and length is a small number: it opens the image.
+    image.clone().with(start + SLOT_3 + 40, &[0xff; 4]).write(&path);
+    assert_eq!(opens_luks(&path), Ok(()));
+    let (status, document) = json(&path, &["check"]);
+    assert_eq!((status, has(&document, "luks-slot-place")), (Some(2), true), "{document:#}");
+    image.clone().with_u64(pointer, start as u64 + 512).write(&path);
+    let theirs = opens_luks(&path).unwrap_err();
+    assert!(theirs.contains("not a multiple of cluster size"), "{theirs}");
+    let (status, document) = json(&path, &["check"]);
+    assert_eq!((status, has(&document, "crypto-header-unaligned")), (Some(2), true), "{document:#}");
+}
+
+/// QEMU notices when the guest reads.
+#[test]
+fn a_cluster_of_the_data_file_that_is_elsewhere() {
+    for raw in ["on", "off"] {
+        let folder = scratch();
+        let path = folder.path().join("image");
+        let options = format!("data_file={}/data,data_file_raw={raw}", text(folder.path()));
+        qemu::create(&path, &options, "1M");
+        qemu::io(&path, &["write -P 1 0 128k"]);
+        let bytes = Bytes::read(&path);
+        let table = bytes.l2(0);
+        let (status, _) = json(&path, &["check"]);
+        assert_eq!(status, Some(0));
+        bytes.with_u64(table, COPIED | 0x5_0000).write(&path);
+        assert_eq!(qemu::counts(&path).status, Some(0));
+        let mut io = qemu::program("qemu-io");
+        let theirs = run(io.args(["-r", "-f", "qcow2", "-c", "read 0 64k", text(&path)]), b"").err();
+        assert!(theirs.contains("does not match guest cluster offset"), "{theirs}");
+        let (status, document) = json(&path, &["check"]);
+        assert_eq!((status, &document["extra-corruptions"]), (Some(2), &1.into()), "{document:#}");
+        assert!(has(&document, "data-misplaced"), "{document:#}");
     }
 }
 

@@ -10,6 +10,7 @@ use test_support::measure::{Cost, measure};
 use test_support::random::Random;
 use test_support::scratch::{scratch, text};
 use test_support::threads;
+use vdisk_format::generate::Qcow2;
 
 /// The most seconds of a processor that a check may take. Release builds take 0.1 at most.
 const SECONDS: f64 = 3.0;
@@ -245,6 +246,24 @@ fn lengths_of_terabytes_in_sparse_files() {
         bytes.write(&path);
         File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
         check(&format!("sparse, {name}"), &path, false);
+    }
+}
+
+/// One compressed cluster of 2 MiB that all entries of the largest table name: it is decoded once.
+#[test]
+fn one_cluster_of_a_whole_table() {
+    let folder = scratch();
+    let path = folder.path().join("image");
+    let image = Qcow2::new(512 << 30).cluster_bits(21).compressed(0, vec![0; 2 << 20]).build().unwrap();
+    let bytes = Bytes(image);
+    let (table, entry) = (bytes.l2(0), bytes.u64(bytes.l2(0)));
+    let entries: Vec<u8> = (0..1 << 18).flat_map(|_| entry.to_be_bytes()).collect();
+    bytes.with(table, &entries).write(&path);
+    for threads in ["1", "3"] {
+        let line = vec![QCOW2.path(), text(&path), "check", "--deep", "--threads", threads, "--json"];
+        let [cost] = measure(&[line]).try_into().unwrap();
+        assert!(cost.seconds < SECONDS && cost.status == 2, "{cost:?}");
+        assert!(cost.peak <= KIB, "{cost:?}");
     }
 }
 

@@ -7,6 +7,7 @@ mod deep;
 mod header;
 mod l2;
 mod lost;
+mod misplaced;
 mod overlaps;
 mod problems;
 mod reader;
@@ -114,6 +115,7 @@ fn tables_of(tables: &Tables<'_>, options: Options, check: &mut Check, findings:
     let compared = walk.compare();
     walk.copied_flags(&compared);
     walk.agreement();
+    walk.misplaced();
     #[cfg(feature = "decompress")]
     if options.decode > 0 {
         walk.decode(options.decode);

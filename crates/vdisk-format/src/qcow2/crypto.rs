@@ -1,6 +1,10 @@
 //! Encryption: what `crypt_method` says, and the LUKS header. Nothing here decrypts, or wants a passphrase. Specification:
 //! "Full disk encryption header pointer", and that of LUKS 1.
 
+mod problems;
+
+pub use problems::{LuksFault, LuksProblem};
+
 use crate::bytes::{clipped, exactly};
 use crate::error::{Error, Result};
 use crate::qcow2::extension::{Content, CryptoHeaderPointer, Magic};
@@ -140,7 +144,7 @@ fn luks<'a>(header: &Header<'a>) -> Result<Luks<'a>> {
     Luks::parse(header.image(), Area::new(pointer.offset, pointer.length))
 }
 
-/// A LUKS header, as a view of the image. Any 592 bytes are one: see [`is_luks_1`](Self::is_luks_1).
+/// A LUKS header, as a view of the image. Any 592 bytes are one: see [`problems`](Self::problems).
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Luks<'a> {

@@ -24,8 +24,10 @@ struct Crypto<'a> {
 #[derive(Serialize)]
 struct Header<'a> {
     area: Area,
-    /// Whether magic and version are those of LUKS 1.
+    /// Whether nothing is wrong with it.
     valid: bool,
+    /// What is, a sentence each.
+    problems: Vec<String>,
     version: u16,
     cipher_name: Lossy<'a>,
     cipher_mode: Lossy<'a>,
@@ -76,9 +78,12 @@ pub(super) fn run(show: &Show<'_, '_>) -> Outcome {
 
 impl<'a> Header<'a> {
     fn new(luks: &Luks<'a>, all: bool) -> Self {
+        let problems: Vec<String> =
+            luks.problems().iter().map(|problem| format!("{}: {problem}", problem.field())).collect();
         Self {
             area: luks.area,
-            valid: luks.is_luks_1(),
+            valid: problems.is_empty(),
+            problems,
             version: luks.start.version,
             cipher_name: Lossy(luks.cipher_name()),
             cipher_mode: Lossy(luks.cipher_mode()),
@@ -127,11 +132,10 @@ impl Header<'_> {
     fn text(&self, out: &mut Out) -> io::Result<()> {
         let Self { area, version, .. } = self;
         write!(out, "LUKS header at {}, {} bytes with the key material", area.offset, area.length)?;
-        writeln!(
-            out,
-            ", version {version}{}",
-            if self.valid { "" } else { "  wrong: it does not begin as LUKS 1" }
-        )?;
+        writeln!(out, ", version {version}")?;
+        for problem in &self.problems {
+            writeln!(out, "  wrong: {problem}")?;
+        }
         for (name, text) in [
             ("cipher", self.cipher_name),
             ("mode", self.cipher_mode),

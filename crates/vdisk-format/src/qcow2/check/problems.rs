@@ -7,6 +7,7 @@ use super::walk::Region;
 use crate::check::Findings;
 use crate::cluster_set::ClusterSet;
 use crate::qcow2::claims::{Claim, Owner, claims};
+use crate::qcow2::crypto::LuksProblem;
 use crate::qcow2::geometry::{Area, MAX_L1_BYTES, OFFSET_MASK};
 use crate::qcow2::header::known_fields;
 use crate::qcow2::l2::L2Entry;
@@ -48,6 +49,9 @@ pub(super) enum Fault {
     },
     DataUnaligned,
     DataOutside,
+    DataMisplaced {
+        is_shared: bool,
+    },
     SubclustersWithoutCluster,
     SubclustersInvalid,
     NotCopied,
@@ -131,14 +135,22 @@ pub(super) enum Fault {
     },
     SnapshotId {
         entry: u64,
-        id: String,
+        /// The place in the table of the first snapshot with that ID.
+        earlier: usize,
     },
     SnapshotL1Short {
         entry: u64,
         entries: u64,
         needed: u64,
     },
-    Luks(String),
+    CryptoHeaderUnaligned {
+        at: u64,
+    },
+    LuksUnreadable {
+        at: u64,
+        error: String,
+    },
+    Luks(LuksProblem),
     LostTable {
         cluster: u64,
         entries: u64,
@@ -324,6 +336,7 @@ impl Fault {
             Self::L2Copied { .. } | Self::NotCopied => "l2-entry-copied",
             Self::DataUnaligned => "data-unaligned",
             Self::DataOutside => "data-outside",
+            Self::DataMisplaced { .. } => "data-misplaced",
             Self::SubclustersWithoutCluster => "subclusters-without-cluster",
             Self::SubclustersInvalid => "subclusters-invalid",
             Self::CompressedCopied => "compressed-copied",
@@ -352,7 +365,9 @@ impl Fault {
             Self::Field { code, .. } => code,
             Self::SnapshotId { .. } => "snapshot-id",
             Self::SnapshotL1Short { .. } => "snapshot-l1-size",
-            Self::Luks(_) => "luks-header",
+            Self::CryptoHeaderUnaligned { .. } => "crypto-header-unaligned",
+            Self::LuksUnreadable { .. } => "luks-header",
+            Self::Luks(problem) => problem.fault.code(),
             Self::LostTable { .. } => "lost-table",
             Self::EmptyTable { .. } => "empty-table",
         }
@@ -382,6 +397,10 @@ impl Fault {
                 return (format!("bit 63 clear, for the refcount is {refcount}"), raw);
             }
             Self::DataUnaligned => "a multiple of the cluster size",
+            Self::DataMisplaced { is_shared: false } => "the offset that the cluster has in the disk",
+            Self::DataMisplaced { .. } => {
+                "the offset that the cluster has in the disk, where the table has one place"
+            }
             Self::DataOutside => {
                 return ("a cluster in the file".to_owned(), format!("{:#x}", entry.raw & OFFSET_MASK));
             }
@@ -504,14 +523,24 @@ impl Fault {
                 let at = known_fields().find(|field| field.name == *name).map_or(0, |field| field.offset);
                 (owned(name), at, expected.clone(), found.clone())
             }
-            Self::SnapshotId { entry, id } => {
-                (owned("ID of a snapshot"), *entry, owned("one that no other snapshot has"), id.clone())
+            Self::SnapshotId { entry, earlier } => {
+                let found = format!("that of snapshot {earlier}");
+                (owned("ID of a snapshot"), *entry, owned("one that no other snapshot has"), found)
             }
             Self::SnapshotL1Short { entry, entries, needed } => {
                 let expected = format!("{needed} entries, for so many its disk needs");
                 (owned("L1 table of a snapshot"), *entry, expected, entries.to_string())
             }
-            Self::Luks(error) => (owned("LUKS header"), 0, owned("one that can be read"), error.clone()),
+            Self::CryptoHeaderUnaligned { at } => {
+                (owned("full disk encryption header"), *at, aligned(), hex(at))
+            }
+            Self::LuksUnreadable { at, error } => {
+                (owned("LUKS header"), *at, owned("one that can be read"), error.clone())
+            }
+            Self::Luks(problem) => {
+                let (expected, found) = (problem.fault.expected(), problem.fault.found());
+                (problem.field(), problem.place.offset.0, owned(expected), owned(found))
+            }
             Self::LostTable { cluster, entries } => {
                 let found = format!("a table of {entries} entries that name leaked clusters");
                 (

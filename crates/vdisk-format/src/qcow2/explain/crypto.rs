@@ -1,7 +1,7 @@
 //! The LUKS header, and the key material behind it. No salt, digest or key material is part of an explanation.
 
 use super::{Part, Subject};
-use crate::qcow2::crypto::{KEY_SLOT_ACTIVE, KEY_SLOT_INACTIVE, KeySlot, Luks};
+use crate::qcow2::crypto::{KeySlot, Luks};
 use crate::qcow2::geometry::Area;
 use crate::qcow2::tables::Tables;
 
@@ -20,10 +20,19 @@ const SECRETS: [(&str, u64, u64); 2] =
 pub(super) fn part(tables: &Tables<'_>, area: Area, offset: u64) -> Part {
     let image = tables.view().bytes();
     let Ok(luks) = Luks::parse(image, area) else { return super::tables::cut(area, NAME) };
-    let start = area.offset.0;
+    let mut part = what(&luks, image, offset);
+    let (start, end) = (part.place.offset.0, part.place.end());
+    let problems = luks.problems().into_iter();
+    let here = problems.filter(|problem| problem.place.offset.0 < end && start < problem.place.end());
+    part.problems.extend(here.map(|problem| problem.to_string()));
+    part
+}
+
+fn what(luks: &Luks<'_>, image: &[u8], offset: u64) -> Part {
+    let start = luks.area.offset.0;
     let fields = luks.start.fields().chain(luks.sizes.fields()).chain(luks.digest.fields());
     if let Some(part) = Part::field(NAME, fields, start, offset) {
-        return with_problems(part);
+        return part;
     }
     for (name, at, length) in TEXTS {
         if let Some(mut part) = Part::text(image, NAME, name, (start + at, length), offset) {
@@ -47,29 +56,13 @@ fn key_slot(slot: &KeySlot<'_>, offset: u64) -> Option<Part> {
     let (start, index) = (slot.offset.0, slot.index);
     if (start..start + SLOT_SIZE).contains(&offset) {
         let fields = slot.start.fields().chain(slot.end.fields());
-        let part = Part::field(SLOT, fields, start, offset).map(with_problems);
+        let part = Part::field(SLOT, fields, start, offset);
         return part
             .or_else(|| Some(secret(SLOT, format!("salt of key slot {index}"), Area::new(start + 8, 32))));
     }
     let material = slot.key_material;
     let is_here = (material.offset.0..material.end()).contains(&offset);
     is_here.then(|| secret(SLOT, format!("key material of key slot {index}"), material))
-}
-
-fn with_problems(mut part: Part) -> Part {
-    let Subject::Field { name, value, .. } = part.subject else { return part };
-    let expected: &[u64] = match name {
-        "magic" => &[crate::qcow2::crypto::LUKS_MAGIC as u64],
-        "magic_tail" => &[crate::qcow2::crypto::LUKS_MAGIC_TAIL as u64],
-        "version" => &[1],
-        "active" => &[KEY_SLOT_ACTIVE as u64, KEY_SLOT_INACTIVE as u64],
-        _ => return part,
-    };
-    if !expected.contains(&value) {
-        let expected: Vec<String> = expected.iter().map(|value| format!("{value:#x}")).collect();
-        part.problems.push(format!("expected {}, found {value:#x}", expected.join(" or ")));
-    }
-    part
 }
 
 fn secret(structure: &'static str, name: String, place: Area) -> Part {

@@ -144,6 +144,27 @@ fn luks_is_told_without_its_secrets() {
 }
 
 #[test]
+fn what_is_wrong_with_luks_is_said_where_it_is() {
+    let mut image = Qcow2::new(DISK).cluster_bits(12).luks(Luks::new(1)).build().unwrap();
+    let pointer = crate::qcow2::crypto::crypto_header_pointer(Tables::new(&image).unwrap().header());
+    let start = pointer.unwrap().unwrap().offset;
+    let stripes = start + 208 + 48 + 44;
+    for at in [8, 40, 72, 104, 108, 164, 208, 256] {
+        assert_eq!(explained(&image, start + at).problems, [""; 0], "{at}");
+    }
+    for (at, value) in [(start + 8, 0), (stripes, 0xff)] {
+        image[usize::try_from(at).unwrap()] = value;
+    }
+    assert_eq!(explained(&image, stripes + 3).problems, ["expected 4000, found another number"]);
+    let cipher =
+        "expected a cipher of LUKS, ended by a null byte, found an unknown one, or one without an end";
+    assert_eq!(explained(&image, start + 9).problems, [cipher]);
+    assert_eq!(explained(&image, start + 40).problems, [""; 0]);
+    image[usize::try_from(start + 5).unwrap()] = 0;
+    assert_eq!(explained(&image, start).problems, ["expected `LUKS`, 0xba, 0xbe, found other bytes"]);
+}
+
+#[test]
 fn what_is_wrong_is_said() {
     let mut image = rich(4);
     let (l1, l2, block) = {
