@@ -145,8 +145,10 @@ impl From<vdisk_format::Error> for Failure {
             _ => "",
         };
         // The others name their file themselves.
-        let names_the_image =
-            !matches!(error, Error::Truncated { .. } | Error::Refused(_) | Error::HalfWay { .. });
+        let names_the_image = !matches!(
+            error,
+            Error::Truncated { .. } | Error::Refused(_) | Error::InBackingFile { .. } | Error::HalfWay { .. }
+        );
         Self::Error { status, message: format!("{error}{hint}"), names_the_image }
     }
 }

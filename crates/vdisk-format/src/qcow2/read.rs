@@ -154,7 +154,8 @@ impl<'a> Disk<'a> {
     /// [`Reason::PastDisk`] where that reaches over the end of the disk, [`Reason::InvalidEntry`] where a table says what
     /// cannot be, [`Reason::Undecodable`] where compressed data are none, [`Error::Truncated`] where the file ends inside a
     /// table, [`Error::Unsupported`] for what is in a file that the caller did not give, or compressed where this library
-    /// was built without the feature `decompress`. What `buffer` holds then means nothing.
+    /// was built without the feature `decompress`; [`Error::InBackingFile`] around these where they are about another layer
+    /// than the first. What `buffer` holds then means nothing.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let length = buffer.len() as u64;
         if length > self.size().saturating_sub(offset) {
@@ -189,10 +190,9 @@ impl<'a> Disk<'a> {
             match source {
                 Source::Zero => piece.fill(0),
                 Source::Backing if self.layer(depth + 1).is_none() && layer.has_backing_file() => {
-                    return Err(Error::Unsupported {
-                        what: format!("reading guest offset {at:#x}"),
-                        why: "it is in the backing file, which was not opened".to_owned(),
-                    });
+                    let what = format!("reading guest offset {at:#x}");
+                    let why = "it is in the backing file, which was not opened".to_owned();
+                    return Err(in_layer(Error::Unsupported { what, why }, depth));
                 }
                 Source::Backing => self.read_layer(depth + 1, at, piece)?,
                 Source::Host(view, offset) => {
@@ -211,15 +211,9 @@ impl<'a> Disk<'a> {
     }
 }
 
-/// Says which image of a chain an offset is in.
+/// Says which image of a chain an error is about.
 fn in_layer(error: Error, depth: usize) -> Error {
-    match error {
-        Error::Refused(mut refused) if depth > 0 => {
-            refused.what = format!("backing file {depth}: {}", refused.what);
-            Error::Refused(refused)
-        }
-        other => other,
-    }
+    if depth == 0 { error } else { Error::InBackingFile { depth, source: Box::new(error) } }
 }
 
 /// An entry that says what cannot be.

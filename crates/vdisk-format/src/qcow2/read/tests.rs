@@ -183,10 +183,28 @@ fn subclusters_are_read_one_by_one() {
 
 #[test]
 fn errors_say_which_backing_file() {
-    let (top, bad) = (image(&[]), image(&[0x700]));
-    let disk = Disk::new(Qcow2Layer::new(&top).unwrap()).backed_by(Qcow2Layer::new(&bad).unwrap());
-    let error = disk.read_at(0, &mut [0]).unwrap_err().to_string();
-    assert!(error.starts_with("backing file 1: L2 entry 0"), "{error}");
+    let top = image(&[]);
+    let wrong = image(&[0x602]);
+    let mut cut = image(&[]);
+    cut.truncate(0x200);
+    let mut elsewhere = image(&[1 << 63]);
+    elsewhere[79] = 4;
+    let mut backed = image(&[]);
+    (backed[15], backed[19]) = (104, 4);
+    backed[104..108].copy_from_slice(b"base");
+    for (bad, reason, expected) in [
+        (wrong, Some(Reason::InvalidEntry), "L2 entry 0 of L1 entry 0, for guest offset 0x0 at offset 0x400: "),
+        (cut, None, "L1 table at offset 0x200: needs 8 bytes"),
+        (elsewhere, None, "reading guest offset 0x0: it is in the external data file"),
+        (backed, None, "reading guest offset 0x0: it is in the backing file, which was not opened"),
+    ] {
+        let own = message(&bad);
+        assert!(own.starts_with(expected), "{own}");
+        let bad = Qcow2Layer::new(&bad).unwrap();
+        let disk = Disk::new(Qcow2Layer::new(&top).unwrap()).backed_by(bad);
+        let error = disk.read_at(0, &mut [0]).unwrap_err();
+        assert_eq!((error.to_string(), error.reason()), (format!("backing file 1: {own}"), reason));
+    }
 }
 
 #[cfg(feature = "decompress")]
