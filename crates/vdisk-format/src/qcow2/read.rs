@@ -97,12 +97,12 @@ impl<'a> Layer<'a> {
         }
     }
 
-    /// Whether the image says that it has a backing file.
+    /// Whether the image names a backing file.
     #[must_use]
     pub fn has_backing_file(&self) -> bool {
         match self {
-            Self::Qcow2(layer) => layer.tables().header().v2.backing_file_offset != 0,
-            Self::Qed(layer) => layer.tables().header().backing_file().is_some(),
+            Self::Qcow2(layer) => layer.tables().header().backing_file_name().is_some(),
+            Self::Qed(layer) => layer.tables().header().backing_file_name().is_some(),
             Self::Raw(_) => false,
         }
     }

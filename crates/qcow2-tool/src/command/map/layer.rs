@@ -99,9 +99,8 @@ impl<'i> Qcow2<'i> {
         self.data_path.clone()
     }
 
-    /// Whether there is one, as QEMU reads its name: up to a zero, and nothing is no backing file.
     pub(super) fn has_backing_file(&self) -> bool {
-        !matches!(self.tables.header().backing_file().unwrap_or_default(), [] | [0, ..])
+        self.tables.header().backing_file_name().is_some()
     }
 
     pub(super) fn extents(&self) -> Box<dyn Iterator<Item = Extent> + '_> {

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::bytes::up_to_zero;
 use crate::error::{Error, Result};
 use crate::image::Image;
-use crate::limits::{MAX_BACKING_FILE_NAME, MAX_CHAIN};
+use crate::limits::{MAX_BACKING_FILE_NAME, MAX_CHAIN, MAX_QED_BACKING_FILE_NAME};
 use crate::qcow2::extension::Magic;
 use crate::qcow2::geometry::INCOMPATIBLE_DATA_FILE;
 use crate::qcow2::header::{self, Header};
@@ -184,31 +185,39 @@ impl ChainImage {
 
     /// The backing file that the image names, and its format if it says so.
     fn backing_file(&self) -> Result<Option<(PathBuf, Option<Format>)>> {
-        let (name, size, format) = match self.format {
+        let (name, size, most, format) = match self.format {
             Format::Raw => return Ok(None),
             Format::Qed => {
                 let header = qed::Header::parse(self.image.bytes())?;
                 let raw = header.fields.features & qed::header::FEATURE_BACKING_FORMAT_NO_PROBE != 0;
-                (header.backing_file(), header.fields.backing_filename_size, raw.then_some(Format::Raw))
+                let format = raw.then_some(Format::Raw);
+                let size = header.fields.backing_filename_size;
+                (header.backing_file_name(), size, MAX_QED_BACKING_FILE_NAME, format)
             }
             Format::Qcow2 => {
                 let header = Header::parse(self.image.bytes())?;
-                let format = string(&header, Magic::BACKING_FORMAT)?;
-                let named = |name: Vec<u8>| {
-                    let text = String::from_utf8_lossy(&name).into_owned();
-                    Format::named(&name).ok_or_else(|| {
-                        unsupported(&self.path, format!("its backing file's format is {text:?}"))
-                    })
-                };
-                let size = header.v2.backing_file_size;
-                (header.backing_file(), size, format.map(named).transpose()?)
+                let name = header.backing_file_name();
+                // Without a backing file, nobody asks for its format.
+                let format = if name.is_some() { self.backing_format(&header)? } else { None };
+                (name, header.v2.backing_file_size, MAX_BACKING_FILE_NAME, format)
             }
         };
-        let Some(name) = name.filter(|_| size > 0) else { return Ok(None) };
-        if size > MAX_BACKING_FILE_NAME || name.len() as u64 != u64::from(size) {
+        let Some(name) = name else { return Ok(None) };
+        if size > most {
             return Err(unsupported(&self.path, format!("the name of its backing file has {size} bytes")));
         }
         Ok(Some((self.resolve(name)?, format)))
+    }
+
+    /// The format that a qcow2 image says its backing file has.
+    fn backing_format(&self, header: &Header<'_>) -> Result<Option<Format>> {
+        let name = string(header, Magic::BACKING_FORMAT)?;
+        let Some(name) = name.as_deref().and_then(up_to_zero) else { return Ok(None) };
+        let format = Format::named(name).ok_or_else(|| {
+            let name = String::from_utf8_lossy(name);
+            unsupported(&self.path, format!("its backing file's format is {name:?}"))
+        });
+        format.map(Some)
     }
 
     fn data_file_name(&self) -> Result<Option<Vec<u8>>> {

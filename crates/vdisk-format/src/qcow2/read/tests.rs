@@ -126,6 +126,7 @@ fn what_this_cannot_read_is_refused() {
 fn what_is_in_files_that_were_not_given_is_no_zeroes() {
     let mut bytes = image(&[0, 0x600]);
     (bytes[15], bytes[19]) = (104, 4);
+    bytes[104..108].copy_from_slice(b"base");
     assert!(message(&bytes).ends_with("it is in the backing file, which was not opened"));
     assert_eq!(read(&bytes, 512, 1).unwrap(), [7]);
     let base = [9; 513];
@@ -309,6 +310,32 @@ mod chains {
         assert_eq!(open(&[("top", &overlay("base", "")), ("base", &image(&[0x600]))]).unwrap(), [7; 4]);
         let error = open(&[("top", &overlay("base", "vmdk")), ("base", b"data")]).unwrap_err().to_string();
         assert!(error.ends_with("its backing file's format is \"vmdk\""), "{error}");
+    }
+
+    #[test]
+    fn a_name_ends_at_its_first_zero_and_no_name_is_no_backing_file() {
+        let base = ("base", b"data".as_slice());
+        let mut longer = overlay("base", "raw");
+        longer[19] = 9;
+        assert_eq!(open(&[("top", &longer), base]).unwrap(), b"data");
+        // Of nothing, nobody asks what its format is.
+        for (name, size) in [("base", 0), ("\0base", 5)] {
+            for format in ["raw", "vmdk"] {
+                let mut none = overlay(name, format);
+                none[19] = size;
+                assert_eq!(open(&[("top", &none), base]).unwrap(), [0; 4], "{name:?} {size}");
+                let disk = Disk::new(Qcow2Layer::new(&none).unwrap());
+                disk.read_at(0, &mut [1]).unwrap();
+            }
+        }
+        // The name is behind the end of the file, where there are zeroes.
+        let mut behind = overlay("base", "raw");
+        behind[14] = 0xff;
+        assert_eq!(open(&[("top", &behind), base]).unwrap(), [0; 4]);
+        let mut long = overlay("base", "raw");
+        long[18] = 4;
+        let error = open(&[("top", &long), base]).unwrap_err().to_string();
+        assert!(error.ends_with("the name of its backing file has 1028 bytes"), "{error}");
     }
 
     #[test]
