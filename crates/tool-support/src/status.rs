@@ -87,6 +87,15 @@ impl Failure {
         }
     }
 
+    /// What is said, where something is.
+    #[must_use]
+    pub fn message(&self) -> Option<&str> {
+        match self {
+            Self::Error { message, .. } | Self::Original { message, .. } => Some(message),
+            Self::BrokenPipe => None,
+        }
+    }
+
     /// Says it, and returns the exit status.
     #[must_use]
     pub fn report(self) -> ExitCode {

@@ -13,7 +13,7 @@ use crate::error::{Error, Reason, Result};
 use crate::units::HostOffset;
 use crate::view::{SECTOR, View};
 
-pub use chain::{Chain, ChainImage, Format, open_chain};
+pub use chain::{Chain, ChainImage, Format, open_chain, open_chain_partly};
 pub use qcow2_layer::Qcow2Layer;
 pub use qed_layer::QedLayer;
 

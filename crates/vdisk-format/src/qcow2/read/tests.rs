@@ -370,5 +370,8 @@ mod chains {
         let error = open_chain(dir.path().join("0")).unwrap_err().to_string();
         assert!(error.ends_with("there are 200 images before it"), "{error}");
         assert!(matches!(open_chain(dir.path().join("2")), Err(Error::Io { .. })));
+        let (chain, error) = open_chain_partly(dir.path().join("2")).unwrap();
+        assert_eq!(chain.images().count(), crate::limits::MAX_CHAIN - 1);
+        assert!(matches!(error, Some(Error::Io { .. })));
     }
 }
