@@ -9,9 +9,10 @@ use tool_support::{Failure, Outcome};
 use vdisk_format::check::Check;
 use vdisk_format::error::Result;
 use vdisk_format::qcow2::read::{Chain, ChainImage, Format, open_chain_partly};
-use vdisk_format::qcow2::{self, Header, check::Options, header::MAGIC};
+use vdisk_format::qcow2::{self, check::Options};
 use vdisk_format::{Image, qed};
 
+use super::lookup::expect_qcow2_unless;
 use crate::args::{CheckArgs, Output};
 
 const NEXT: &str =
@@ -19,14 +20,7 @@ const NEXT: &str =
 
 pub(super) fn run(path: &Path, open: OpenArgs, json: bool, args: &CheckArgs) -> Outcome<ExitCode> {
     let image = open.read(path)?;
-    let magic = Header::parse(image.bytes())?.v2.magic;
-    if magic != MAGIC && !args.force {
-        let path = path.display();
-        let found = format!("magic at offset 0x0: expected {MAGIC:#x}, found {magic:#x}");
-        return Err(Failure::failed(format!(
-            "{path}: {found}: no qcow2 image (--force checks it all the same)"
-        )));
-    }
+    expect_qcow2_unless(args.force, path, image.bytes())?;
     let json = json || args.output == Some(Output::Json);
     let mut check = qcow2(&image, args)?;
     let (chain, mut chain_error) = if args.chain { followed(path) } else { (None, None) };

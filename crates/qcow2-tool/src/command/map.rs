@@ -10,11 +10,10 @@ use tool_support::image::OpenArgs;
 use tool_support::image::map::{MapDocument, MapEntry, array, joined, table};
 use tool_support::status::note;
 use tool_support::{Failure, Out, Outcome};
-use vdisk_format::qcow2::header::MAGIC;
 use vdisk_format::qcow2::map::{Extent, ExtentKind};
 use vdisk_format::qcow2::read::open_chain;
-use vdisk_format::qcow2::{Header, Snapshot, Tables};
 
+use super::lookup::{expect_qcow2, expect_qcow2_unless};
 use crate::args::{MapArgs, Output};
 use chain::stacked;
 use layer::{Layer, Qcow2};
@@ -24,10 +23,7 @@ pub(super) fn run(path: &Path, open: OpenArgs, json: bool, args: &MapArgs) -> Ou
         return run_chain(path, args);
     }
     let image = open.read(path)?;
-    expect_qcow2(path, image.bytes()).or_else(|failure| match args.force {
-        true => Ok(()),
-        false => Err(failure.with_hint("to go on, use --force")),
-    })?;
+    expect_qcow2_unless(args.force, path, image.bytes())?;
     let layer = Qcow2::new(path, &image, args.snapshot.as_deref())?;
     let first_invalid = Cell::new(None);
     if json && args.output.is_none() {
@@ -51,7 +47,7 @@ fn run_chain(path: &Path, args: &MapArgs) -> Outcome {
     let mut layers = Vec::new();
     for (image, depth) in chain.images().zip(0..) {
         if depth == 0 {
-            expect_qcow2(path, image.image.bytes())?;
+            expect_qcow2(path, image.image.bytes(), false)?;
         }
         let snapshot = args.snapshot.as_deref().filter(|_| depth == 0);
         layers.push(Layer::new(image, snapshot)?);
@@ -95,35 +91,4 @@ fn failure(path: &Path, extent: &Extent) -> Failure {
         _ => "",
     };
     Failure::failed(format!("{}: guest offset {}: {why}; `check` tells all", path.display(), extent.start))
-}
-
-/// Refuses what does not begin as a qcow2 image: what tables of something else say means nothing.
-pub(super) fn expect_qcow2(path: &Path, image: &[u8]) -> Outcome {
-    let magic = Header::parse(image)?.v2.magic;
-    if magic == MAGIC {
-        return Ok(());
-    }
-    let path = path.display();
-    let message =
-        format!("{path}: magic at offset 0x0: expected {MAGIC:#x}, found {magic:#x}: no qcow2 image");
-    Err(Failure::failed(message))
-}
-
-/// The snapshot with this ID; else the first one with this name, as for QEMU.
-pub(super) fn find_snapshot<'a>(path: &Path, tables: &Tables<'a>, name: &str) -> Outcome<Snapshot<'a>> {
-    let mut named = None;
-    for snapshot in tables.snapshots() {
-        let snapshot = match snapshot {
-            Ok(snapshot) => snapshot,
-            // What is before it can be found all the same.
-            Err(error) => return named.ok_or_else(|| error.into()),
-        };
-        if snapshot.id == name.as_bytes() {
-            return Ok(snapshot);
-        }
-        if named.is_none() && snapshot.name == name.as_bytes() {
-            named = Some(snapshot);
-        }
-    }
-    named.ok_or_else(|| Failure::failed(format!("{}: there is no snapshot '{name}'", path.display())))
 }

@@ -5,6 +5,7 @@ mod dump;
 mod explain;
 mod extension;
 mod fragcheck;
+mod lookup;
 mod map;
 mod owner;
 mod show;

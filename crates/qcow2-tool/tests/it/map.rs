@@ -118,8 +118,11 @@ fn snapshots() {
             same_as(&image, &["--snapshot", asked], &before);
         }
     }
-    let run = qcow2(&image, &["map", "--snapshot", "four"]).expect(1);
-    assert!(run.err().contains("there is no snapshot 'four'"), "{run}");
+    for command in [&["map"][..], &["fragcheck"], &["show", "l1"], &["show", "l2", "l1:0"]] {
+        let run = qcow2(&image, &[command, &["--snapshot", "four"]].concat()).expect(1);
+        let expected = "there is no snapshot with the ID or the name 'four'";
+        assert_eq!(run.err(), format!("error: {}: {expected}\n", text(&image)));
+    }
 }
 
 /// The copy, in the state of a snapshot, with holes where the image has them.

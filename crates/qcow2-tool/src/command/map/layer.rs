@@ -13,7 +13,7 @@ use vdisk_format::qcow2::{Content, Snapshot, Tables};
 use vdisk_format::view::SECTOR;
 use vdisk_format::{Image, View, qed};
 
-use super::find_snapshot;
+use crate::command::lookup;
 
 /// The entries of an image, in order.
 pub(super) type Entries<'l> = Box<dyn Iterator<Item = MapEntry> + 'l>;
@@ -83,7 +83,7 @@ pub(super) struct Qcow2<'i> {
 impl<'i> Qcow2<'i> {
     pub(super) fn new(path: &Path, image: &'i Image, snapshot: Option<&str>) -> Outcome<Self> {
         let tables = Tables::new(image)?;
-        let snapshot = snapshot.map(|name| find_snapshot(path, &tables, name)).transpose()?;
+        let snapshot = snapshot.map(|name| lookup::snapshot(path, &tables, name)).transpose()?;
         let looks_for_holes = metadata_is_preallocated(&tables, image.allocated());
         let data_path = if tables.geometry().data_file() { named(path, &tables) } else { bytes_of(path) };
         Ok(Self { tables, snapshot, view: image.into(), looks_for_holes, data_file: None, data_path })
