@@ -6,10 +6,10 @@ use tool_support::{Failure, Outcome};
 use vdisk_format::qcow2::header::MAGIC;
 use vdisk_format::qcow2::{Header, Snapshot, Tables};
 
-/// Refuses what does not begin as a qcow2 image, unless that is forced: what tables of something else say means nothing.
-pub(super) fn expect_qcow2(path: &Path, image: &[u8], force: bool) -> Outcome {
+/// Refuses what does not begin as a qcow2 image: what tables of something else say means nothing.
+pub(super) fn expect_qcow2(path: &Path, image: &[u8]) -> Outcome {
     let magic = Header::parse(image).map_err(|error| Failure::from(error).about(path))?.v2.magic;
-    if magic == MAGIC || force {
+    if magic == MAGIC {
         return Ok(());
     }
     let path = path.display();
@@ -19,7 +19,10 @@ pub(super) fn expect_qcow2(path: &Path, image: &[u8], force: bool) -> Outcome {
 
 /// The same, for the commands that have an option to go on.
 pub(super) fn expect_qcow2_unless(force: bool, path: &Path, image: &[u8]) -> Outcome {
-    expect_qcow2(path, image, force).map_err(|failure| failure.with_hint("to go on, use --force"))
+    if force {
+        return Ok(());
+    }
+    expect_qcow2(path, image).map_err(|failure| failure.with_hint("to go on, use --force"))
 }
 
 /// The snapshot with this ID; else the first one with this name, as for QEMU.

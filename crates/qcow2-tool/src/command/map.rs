@@ -47,7 +47,7 @@ fn run_chain(path: &Path, args: &MapArgs) -> Outcome {
     let mut layers = Vec::new();
     for (image, depth) in chain.images().zip(0..) {
         if depth == 0 {
-            expect_qcow2(path, image.image.bytes(), false)?;
+            expect_qcow2(path, image.image.bytes())?;
         }
         let snapshot = args.snapshot.as_deref().filter(|_| depth == 0);
         layers.push(Layer::new(image, snapshot)?);

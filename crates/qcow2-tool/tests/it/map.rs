@@ -3,7 +3,6 @@
 mod damaged;
 pub(crate) mod made;
 
-use crate::support::bytes::Bytes;
 use crate::support::program::{command, qcow2};
 use crate::support::qemu;
 use serde_json::Value;
@@ -231,18 +230,4 @@ fn the_text() {
          0x100000        0x2000          compressed      image\n\
          0x200000        0x1000          0x9000          image\n"
     );
-}
-
-#[test]
-fn what_is_no_qcow2_image_is_mapped_when_forced() {
-    let folder = scratch();
-    let image = folder.path().join("image");
-    qemu::create(&image, "", "1M");
-    let bytes = Bytes::read(&image).with_u32(0, 0);
-    bytes.write(&image);
-    let run = qcow2(&image, &["map"]).expect(1);
-    assert!(run.err().contains("no qcow2 image") && run.err().contains("--force"), "{run}");
-    qcow2(&image, &["map", "--force"]).expect(0);
-    qcow2(&image, &["map", "--chain"]).expect(1);
-    qcow2(&image, &["fragcheck"]).expect(1);
 }
