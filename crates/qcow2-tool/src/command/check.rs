@@ -1,5 +1,7 @@
 //! `check`.
 
+mod advice;
+
 use std::num::NonZero;
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,9 +16,6 @@ use vdisk_format::{Image, qed};
 
 use super::lookup::expect_qcow2_unless;
 use crate::args::{CheckArgs, Output};
-
-const NEXT: &str =
-    "work on a copy; `qemu-img check -r all` repairs refcounts, and may lose data where tables are damaged";
 
 pub(super) fn run(path: &Path, open: OpenArgs, json: bool, args: &CheckArgs) -> Outcome<ExitCode> {
     let image = open.read(path)?;
@@ -35,15 +34,17 @@ pub(super) fn run(path: &Path, open: OpenArgs, json: bool, args: &CheckArgs) -> 
             Err(error) => chain_error = chain_error.or(Some(Failure::from(error).about(&image.path))),
         }
     }
-    let format = |image: &ChainImage| image.format.name();
-    let behind: Vec<_> = behind
-        .iter()
-        .map(|(image, check)| Checked { path: &image.path, format: format(image), check, next: NEXT })
-        .collect();
-    let image = Checked { path, format: "qcow2", check: &check, next: NEXT };
+    let behind: Vec<_> =
+        behind.iter().map(|(image, check)| checked(&image.path, image.format, check)).collect();
+    let image = checked(path, Format::Qcow2, &check);
     let status = print_check(image, &behind, chain_error.as_ref(), json)?;
     chain_error.map(Failure::report);
     Ok(status)
+}
+
+fn checked<'c>(path: &'c Path, format: Format, check: &'c Check) -> Checked<'c> {
+    let next = if format == Format::Qed { advice::QED } else { advice::qcow2(check) };
+    Checked { path, format: format.name(), check, next }
 }
 
 /// The images of the chain that can be opened, and why not all can: the image itself has been checked all the same.

@@ -10,13 +10,7 @@ use vdisk_format::qcow2::fragmentation::{Fragmentation, fragmentation, fragmenta
 
 use super::lookup;
 
-pub(super) fn run(
-    path: &Path,
-    open: OpenArgs,
-    json: bool,
-    snapshot: Option<&str>,
-    force: bool,
-) -> Outcome {
+pub(super) fn run(path: &Path, open: OpenArgs, json: bool, snapshot: Option<&str>, force: bool) -> Outcome {
     let image = open.read(path)?;
     lookup::expect_qcow2_unless(force, path, image.bytes())?;
     let counts = with_progress("counting", &image, |view| count(path, view, snapshot))?;

@@ -91,7 +91,10 @@ fn a_chain_that_cannot_be_followed() {
     // It can be opened, and is too short for a header.
     Bytes(b"QFI\xfb".to_vec()).write(&middle);
     let (found, why) = document(1);
-    assert!(found["verdict"] == "leaks" && why.contains("middle: qcow2 header at offset 0x0: needs 72"), "{found:#}");
+    assert!(
+        found["verdict"] == "leaks" && why.contains("middle: qcow2 header at offset 0x0: needs 72"),
+        "{found:#}"
+    );
     // What was found is worse than what could not be looked at.
     let bytes = leaking();
     let l1 = bytes.l1();

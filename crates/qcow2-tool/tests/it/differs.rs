@@ -6,6 +6,7 @@ use crate::support::qemu::{self, Counts};
 use crate::support::tables::{COPIED, Kind, OFFSET};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use test_support::qemu::try_img;
 use test_support::scratch::{scratch, text};
 use vdisk_format::generate::Qcow2;
 
@@ -344,6 +345,42 @@ fn leaks_that_are_lost_mappings() {
         assert!(document["lost-mappings"].as_u64() > Some(0), "{document:#}");
         assert!(has(&document, code), "{document:#}");
         assert!(qcow2(&path, &["check"]).out().contains("do not free the leaks"));
+    }
+}
+
+/// The advice is for what was found, and is true: what `qemu-img check -r all` is said to repair, it repairs.
+#[test]
+fn what_to_do_next() {
+    type Row = (&'static str, bool, fn(Bytes) -> Bytes);
+    let rows: &[Row] = &[
+        ("qemu-img may not open it", false, |bytes| bytes.with_u32(at::VERSION, 4)),
+        ("qemu-img may not open it", false, |bytes| bytes.with_u32(at::L1_SIZE, 3).with_refcount(0, 0)),
+        ("repairs refcounts", true, |bytes| bytes.with_refcount(0, 0)),
+        ("repairs refcounts", true, |bytes| bytes.with_u64(at::INCOMPATIBLE_FEATURES, 1)),
+        ("repairs refcounts", true, |bytes| bytes.with_u64(at::INCOMPATIBLE_FEATURES, 2)),
+        ("does not mend this", false, |bytes| {
+            let table = bytes.l2(0);
+            onto(bytes, table)
+        }),
+        ("leaves clusters with two owners", false, |bytes| {
+            let table = bytes.l2(0);
+            onto(bytes, table).with_refcount(table, 1)
+        }),
+        ("does not mend this", false, |bytes| {
+            let first = table(&bytes, Kind::SnapshotTable);
+            let id = first + 40 + bytes.u32(first + 36) as usize;
+            bytes.with(id, b"2")
+        }),
+    ];
+    for (number, (advice, repairs, change)) in rows.iter().enumerate() {
+        let folder = scratch();
+        let path = base(folder.path());
+        change(Bytes::read(&path)).write(&path);
+        let found = qcow2(&path, &["check"]).expect(2).out();
+        assert!(found.lines().nth(1).unwrap().contains(advice), "{number}: {found}");
+        let repaired = try_img(&["check", "-q", "-f", "qcow2", "-r", "all", text(&path)]);
+        let is_clean = repaired.status.success() && qcow2(&path, &["check"]).status.success();
+        assert_eq!(is_clean, *repairs, "{number}: {repaired}, {found}");
     }
 }
 

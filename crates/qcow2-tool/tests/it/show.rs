@@ -314,7 +314,8 @@ fn what_is_no_qcow2_image_is_looked_at_when_forced() {
         &["show", "crypto"],
     ] {
         let run = qcow2(&image, line).expect(1);
-        let expected = "magic at offset 0x0: expected 0x514649fb, found 0x0: no qcow2 image; to go on, use --force\n";
+        let expected =
+            "magic at offset 0x0: expected 0x514649fb, found 0x0: no qcow2 image; to go on, use --force\n";
         assert_eq!((run.out(), run.err()), (String::new(), format!("error: {}: {expected}", text(&image))));
         qcow2(&image, &[line, &["--force"]].concat()).expect(0);
     }

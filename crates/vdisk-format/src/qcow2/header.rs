@@ -302,7 +302,9 @@ mod tests {
         assert_eq!(name(0x200, 2, b"base"), Some(b"ba".to_vec()));
         assert_eq!(name(0x200, 4, b"b\0se"), Some(b"b".to_vec()));
         assert_eq!(name(0x200, 2000, &[b'a'; 2000]), Some(vec![b'a'; 1023]));
-        for (offset, size, written) in [(0, 4, b"base"), (0x200, 0, b"base"), (0x200, 4, b"\0ase"), (0x1000, 4, b"base")] {
+        for (offset, size, written) in
+            [(0, 4, b"base"), (0x200, 0, b"base"), (0x200, 4, b"\0ase"), (0x1000, 4, b"base")]
+        {
             assert_eq!(name(offset, size, written), None, "{offset:#x} {size} {written:?}");
         }
     }

@@ -123,14 +123,20 @@ fn what_is_wrong_in_a_backing_file_is_told() {
     let bad_qcow2 = bytes.with_u64(entries[0], 0x8000_0000_0005_0200).0;
     let hidden = Qcow2::new(1 << 20).data(0, vec![3; 1 << 16]);
     let shown = Qcow2::new(1 << 20).data(1 << 19, vec![3; 1 << 16]);
-    for (format, base, why) in [("qed", &bad, "an entry is "), ("qcow2", &bad_qcow2, "an L2 entry's offset is no ")] {
+    for (format, base, why) in
+        [("qed", &bad, "an entry is "), ("qcow2", &bad_qcow2, "an L2 entry's offset is no ")]
+    {
         std::fs::write(path("base"), base).unwrap();
         for (overlay, is_shown) in [(&shown, true), (&hidden, false)] {
             let image = overlay.clone().backing_file("base", Some(format)).build().unwrap();
             std::fs::write(path("top"), image).unwrap();
             let theirs = theirs(&path("top"), "json");
             let ours = qcow2(&path("top"), &["map", "--chain", "--output", "json"]);
-            assert_eq!((theirs.status.success(), ours.status.code()), (!is_shown, Some(i32::from(is_shown))), "{ours}");
+            assert_eq!(
+                (theirs.status.success(), ours.status.code()),
+                (!is_shown, Some(i32::from(is_shown))),
+                "{ours}"
+            );
             match is_shown {
                 true => {
                     let expected = format!("error: {}: guest offset 0x0: {why}", text(&path("base")));

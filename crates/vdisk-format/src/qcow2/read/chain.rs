@@ -209,7 +209,8 @@ impl ChainImage {
         let (name, size, most, format) = match self.format {
             Format::Raw => return Ok(None),
             Format::Qed => {
-                let header = qed::Header::parse(self.image.bytes()).map_err(|error| self.unreadable(&error))?;
+                let header =
+                    qed::Header::parse(self.image.bytes()).map_err(|error| self.unreadable(&error))?;
                 let raw = header.fields.features & qed::header::FEATURE_BACKING_FORMAT_NO_PROBE != 0;
                 let format = raw.then_some(Format::Raw);
                 let size = header.fields.backing_filename_size;

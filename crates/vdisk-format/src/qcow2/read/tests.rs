@@ -194,7 +194,11 @@ fn errors_say_which_backing_file() {
     (backed[15], backed[19]) = (104, 4);
     backed[104..108].copy_from_slice(b"base");
     for (bad, reason, expected) in [
-        (wrong, Some(Reason::InvalidEntry), "L2 entry 0 of L1 entry 0, for guest offset 0x0 at offset 0x400: "),
+        (
+            wrong,
+            Some(Reason::InvalidEntry),
+            "L2 entry 0 of L1 entry 0, for guest offset 0x0 at offset 0x400: ",
+        ),
         (cut, None, "L1 table at offset 0x200: needs 8 bytes"),
         (elsewhere, None, "reading guest offset 0x0: it is in the external data file"),
         (backed, None, "reading guest offset 0x0: it is in the backing file, which was not opened"),
