@@ -35,15 +35,16 @@ pub(super) fn run(path: &Path, open: OpenArgs, json: bool, args: &CheckArgs) -> 
         }
     }
     let behind: Vec<_> =
-        behind.iter().map(|(image, check)| checked(&image.path, image.format, check)).collect();
-    let image = checked(path, Format::Qcow2, &check);
+        behind.iter().map(|(image, check)| checked(&image.path, image.format, &image.image, check)).collect();
+    let image = checked(path, Format::Qcow2, &image, &check);
     let status = print_check(image, &behind, chain_error.as_ref(), json)?;
     chain_error.map(Failure::report);
     Ok(status)
 }
 
-fn checked<'c>(path: &'c Path, format: Format, check: &'c Check) -> Checked<'c> {
-    let next = if format == Format::Qed { advice::QED } else { advice::qcow2(check) };
+fn checked<'c>(path: &'c Path, format: Format, image: &Image, check: &'c Check) -> Checked<'c> {
+    let header = || qcow2::Header::parse(image.bytes()).ok();
+    let next = if format == Format::Qed { advice::QED } else { advice::qcow2(check, header().as_ref()) };
     Checked { path, format: format.name(), check, next }
 }
 

@@ -322,7 +322,7 @@ fn what_is_no_qcow2_image_is_looked_at_when_forced() {
     qcow2(&image, &["map", "--chain"]).expect(1);
     qcow2(&image, &["show", "header"]).expect(0);
     // A raw file that has no header of any kind.
-    std::fs::write(&image, [b'c'; 4096]).unwrap();
+    fs::write(&image, [b'c'; 4096]).unwrap();
     for line in [&["owner", "1"][..], &["explain", "1"], &["show", "l1"], &["check"]] {
         assert!(qcow2(&image, line).expect(1).err().contains("no qcow2 image"), "{line:?}");
     }
