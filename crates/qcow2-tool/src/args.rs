@@ -21,7 +21,7 @@ Examples:
 const CHECK_STATUS_HELP: &str = "\
 Exit status:
   0   the image is clean
-  1   it cannot be read, or is no qcow2 image
+  1   it cannot be read, or is no qcow2 image; or no corruption was found, and --chain did not reach its end
   2   it is corrupt, or tables seem to be lost
   3   clusters are leaked, and nothing else is wrong
   63  it has a feature that is not known here

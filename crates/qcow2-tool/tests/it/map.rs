@@ -3,6 +3,7 @@
 mod damaged;
 pub(crate) mod made;
 
+use crate::support::bytes::{Bytes, at};
 use crate::support::program::{command, qcow2};
 use crate::support::qemu;
 use serde_json::Value;
@@ -161,6 +162,26 @@ fn a_chain() {
     }
     let run = qcow2(&image, &["map", "--chain", "--json"]).expect(64);
     assert!(run.out().is_empty(), "{run}");
+}
+
+/// What is no name is no backing file: empty ones, and those that begin with a zero.
+#[test]
+fn a_chain_of_odd_names() {
+    let folder = scratch();
+    let (image, base) = (folder.path().join("image"), folder.path().join("base"));
+    std::fs::write(&base, vec![7; 1 << 20]).unwrap();
+    let wanted = Qcow2::new(1 << 20).backing_file("base", Some("raw")).build().unwrap();
+    let bytes = Bytes(wanted);
+    let name = usize::try_from(bytes.u64(at::BACKING_FILE_OFFSET)).unwrap();
+    for (size, name_is, depth) in [(4, b"base", 1), (9, b"base", 1), (0, b"base", 0), (4, b"\0ase", 0)] {
+        bytes.clone().with(name, name_is).with_u32(at::BACKING_FILE_SIZE, size).write(&image);
+        same_as(&image, &["--chain"], &image);
+        let json = qcow2(&image, &["map", "--chain", "--output=json"]).expect(0).out();
+        assert!(json.contains(&format!("\"depth\": {depth}")), "{size}: {json}");
+        let is_noted =
+            qcow2(&image, &["map"]).expect(0).err().contains("the backing file is not looked into");
+        assert_eq!(is_noted, depth > 0, "{size}");
+    }
 }
 
 #[test]
