@@ -21,7 +21,7 @@ Examples:
 const CHECK_STATUS_HELP: &str = "\
 Exit status:
   0   the image is clean
-  1   it cannot be read, or is no qcow2 image
+  1   it cannot be read, or is no qcow2 image; or no corruption was found, and --chain did not reach its end
   2   it is corrupt, or tables seem to be lost
   3   clusters are leaked, and nothing else is wrong
   63  it has a feature that is not known here
@@ -105,6 +105,9 @@ pub enum Command {
         /// Of the disk as it was when this snapshot was taken
         #[arg(long, value_name = "ID|NAME", allow_hyphen_values = true)]
         snapshot: Option<String>,
+        /// Count even though the image does not begin as a qcow2 image
+        #[arg(long)]
+        force: bool,
     },
     /// Set a field in the header: its bytes, and nothing else
     #[command(after_help = EXIT_STATUS_HELP)]
@@ -164,6 +167,9 @@ pub enum Command {
     Owner {
         /// The byte, an offset in the file: such as 65536, 0x10000 or 64k
         offset: String,
+        /// Say it even though the image does not begin as a qcow2 image
+        #[arg(long)]
+        force: bool,
     },
     /// Say what a byte of the file is: which field of which structure, what its value means and whether it is valid
     ///
@@ -172,6 +178,9 @@ pub enum Command {
     Explain {
         /// The byte, an offset in the file: such as 65536, 0x10000 or 64k
         offset: String,
+        /// Say it even though the image does not begin as a qcow2 image
+        #[arg(long)]
+        force: bool,
     },
     /// Take back the last change, or list what can be taken back
     ///
@@ -220,7 +229,7 @@ pub struct ShowArgs {
     #[arg(value_name = "WHICH", required_if_eq_any([("what", "l2"), ("what", "refcount-block")]))]
     pub which: Option<String>,
     /// Of l1 and l2: by the L1 table of a snapshot, by its ID or else its name
-    #[arg(long, value_name = "ID|NAME")]
+    #[arg(long, value_name = "ID|NAME", allow_hyphen_values = true)]
     pub snapshot: Option<String>,
     /// Entries A to B of the table only; also A alone, and A- for the rest
     #[arg(long, value_name = "A-B")]
@@ -228,6 +237,9 @@ pub struct ShowArgs {
     /// Also the entries that are 0; of crypto, also salts and digests
     #[arg(long)]
     pub all: bool,
+    /// Show it even though the image does not begin as a qcow2 image: its header is shown in any case
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// What `show` shows.

@@ -87,6 +87,15 @@ impl Failure {
         }
     }
 
+    /// What is said, where something is.
+    #[must_use]
+    pub fn message(&self) -> Option<&str> {
+        match self {
+            Self::Error { message, .. } | Self::Original { message, .. } => Some(message),
+            Self::BrokenPipe => None,
+        }
+    }
+
     /// Says it, and returns the exit status.
     #[must_use]
     pub fn report(self) -> ExitCode {
@@ -145,8 +154,10 @@ impl From<vdisk_format::Error> for Failure {
             _ => "",
         };
         // The others name their file themselves.
-        let names_the_image =
-            !matches!(error, Error::Truncated { .. } | Error::Refused(_) | Error::HalfWay { .. });
+        let names_the_image = !matches!(
+            error,
+            Error::Truncated { .. } | Error::Refused(_) | Error::InBackingFile { .. } | Error::HalfWay { .. }
+        );
         Self::Error { status, message: format!("{error}{hint}"), names_the_image }
     }
 }

@@ -17,6 +17,11 @@ pub fn clipped(bytes: &[u8], at: u64, len: u64) -> &[u8] {
     bytes.get(start..end).unwrap_or_default()
 }
 
+/// A text as C reads it: up to its first zero; `None` where nothing is left.
+pub(crate) fn up_to_zero(text: &[u8]) -> Option<&[u8]> {
+    text.split(|&byte| byte == 0).next().filter(|text| !text.is_empty())
+}
+
 /// Exactly `at .. at + len`.
 ///
 /// # Errors

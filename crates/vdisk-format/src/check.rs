@@ -15,7 +15,8 @@ pub struct Check {
     pub corruptions: u64,
     /// Clusters that nothing refers to.
     pub leaks: u64,
-    /// Tables that could not be read: always 0, for a file that can be mapped can be read.
+    /// Clusters whose refcounts cannot be read, as `qemu-img check` counts them: the refcount table says that their block is
+    /// where no block can be. Always 0 where the format has no refcounts.
     pub check_errors: u64,
     /// What `qemu-img check` does not look for, or refuses to open the image for, and which makes the image unsound.
     pub extra_corruptions: u64,

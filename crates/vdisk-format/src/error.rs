@@ -64,6 +64,14 @@ pub enum Error {
     /// The change was refused before anything was written.
     #[error(transparent)]
     Refused(#[from] Box<Refused>),
+    /// It is one of the images that the image is backed by that stands in the way: offsets are those in its file.
+    #[error("backing file {depth}: {source}")]
+    InBackingFile {
+        /// How many images down it is: 1 for the one that the image itself names.
+        depth: usize,
+        /// What is wrong there.
+        source: Box<Error>,
+    },
     /// The text of a plan or of an undo record cannot be read.
     #[error("{what}, line {line}: expected {expected}, found {found}")]
     Syntax {
@@ -168,11 +176,12 @@ impl Error {
         }))
     }
 
-    /// The reason, where the error is a refusal.
+    /// The reason, where the error is a refusal, of a backing file's image too.
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         match self {
             Self::Refused(refused) => Some(refused.reason),
+            Self::InBackingFile { source, .. } => source.reason(),
             _ => None,
         }
     }

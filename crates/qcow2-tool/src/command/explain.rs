@@ -11,6 +11,7 @@ use vdisk_format::View;
 use vdisk_format::qcow2::explain::{Explanation, Part, Refcount, Subject, explain};
 use vdisk_format::units::HostOffset;
 
+use super::lookup::expect_qcow2_unless;
 use super::owner;
 use super::show::mapping;
 
@@ -22,8 +23,9 @@ struct Document<'d> {
     explanation: &'d Explanation,
 }
 
-pub(super) fn run(path: &Path, open: OpenArgs, json: bool, offset: HostOffset) -> Outcome {
+pub(super) fn run(path: &Path, open: OpenArgs, json: bool, offset: HostOffset, force: bool) -> Outcome {
     let image = open.read(path)?;
+    expect_qcow2_unless(force, path, image.bytes())?;
     let explanation =
         explain(View::from(&image), offset).map_err(|error| Failure::from(error).about(path))?;
     let mut out = Out::stdout();

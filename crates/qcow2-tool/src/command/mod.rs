@@ -5,6 +5,7 @@ mod dump;
 mod explain;
 mod extension;
 mod fragcheck;
+mod lookup;
 mod map;
 mod owner;
 mod show;
@@ -38,7 +39,9 @@ pub(crate) fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::DumpHeader => dump::header(&file, open, form),
         Command::DumpHeaderExts => dump::extensions(&file, open, form),
         Command::Map(args) => map::run(&file, open, json, &args),
-        Command::Fragcheck { snapshot } => fragcheck::run(&file, open, json, snapshot.as_deref()),
+        Command::Fragcheck { snapshot, force } => {
+            fragcheck::run(&file, open, json, snapshot.as_deref(), force)
+        }
         Command::SetHeader(args) => {
             let field = known_fields().find(|field| field.name == spec_name(&args.name));
             args.run(FORMAT, open, json, &file, field, edit::set_field)
@@ -58,8 +61,8 @@ pub(crate) fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::SetFeatureBit(args) => args.run(FORMAT, open, json, &file, true, edit::set_feature_bit),
         Command::ClearFeatureBit(args) => args.run(FORMAT, open, json, &file, false, edit::set_feature_bit),
         Command::Show(args) => show::run(&file, open, form, &args),
-        Command::Owner { offset } => owner::run(&file, open, json, self::offset(&offset)?),
-        Command::Explain { offset } => explain::run(&file, open, json, self::offset(&offset)?),
+        Command::Owner { offset, force } => owner::run(&file, open, json, self::offset(&offset)?, force),
+        Command::Explain { offset, force } => explain::run(&file, open, json, self::offset(&offset)?, force),
         Command::Undo(args) => args.run(FORMAT, open, json, &file),
         Command::Apply(args) => args.run(FORMAT, open, json, &file),
     }?;

@@ -13,6 +13,8 @@ use vdisk_format::qcow2::explain::{Owners, SharedTable, State, owners};
 use vdisk_format::qcow2::{Content, Tables};
 use vdisk_format::units::HostOffset;
 
+use super::lookup::expect_qcow2_unless;
+
 #[derive(Serialize)]
 struct Document<'d> {
     schema: u32,
@@ -33,8 +35,9 @@ struct Named<'d> {
     name: Lossy<'d>,
 }
 
-pub(super) fn run(path: &Path, open: OpenArgs, json: bool, offset: HostOffset) -> Outcome {
+pub(super) fn run(path: &Path, open: OpenArgs, json: bool, offset: HostOffset, force: bool) -> Outcome {
     let image = open.read(path)?;
+    expect_qcow2_unless(force, path, image.bytes())?;
     let tables = Tables::new(View::from(&image)).map_err(|error| Failure::from(error).about(path))?;
     let owners = owners(&tables, offset);
     let document = Document {

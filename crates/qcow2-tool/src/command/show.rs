@@ -17,6 +17,7 @@ use vdisk_format::View;
 use vdisk_format::qcow2::Tables;
 
 use super::dump::{self, Form};
+use super::lookup::expect_qcow2_unless;
 use super::number;
 use crate::args::{ShowArgs, What};
 use rows::{Head, Row, Rows};
@@ -30,6 +31,7 @@ pub(super) fn run(path: &Path, open: OpenArgs, form: Form, args: &ShowArgs) -> O
         return dump::header(path, open, form);
     }
     let image = open.read(path)?;
+    expect_qcow2_unless(args.force, path, image.bytes())?;
     let tables = Tables::new(View::from(&image)).map_err(|error| Failure::from(error).about(path))?;
     let show = Show { path, tables: &tables, range, all: args.all, json: !matches!(form, Form::Text) };
     let (which, snapshot) = (args.which.as_deref().unwrap_or_default(), args.snapshot.as_deref());

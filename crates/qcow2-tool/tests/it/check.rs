@@ -1,5 +1,6 @@
 //! `check` beside `qemu-img check` on damaged images.
 
+use crate::support::bytes::Bytes;
 use crate::support::mutate::{Damage, damaged};
 use crate::support::program::qcow2;
 use crate::support::qemu::{self, Counts};
@@ -11,6 +12,7 @@ use test_support::process::Run;
 use test_support::random::{Random, seed, setting};
 use test_support::scratch::scratch;
 use test_support::threads;
+use vdisk_format::generate::Qcow2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Outcome {
@@ -56,6 +58,53 @@ fn refuses_what_is_right(run: &Run) -> bool {
     let known =
         ["No such file or directory", "Could not open backing file", "'encrypt.key-secret' is required"];
     known.iter().any(|known| run.err().contains(known))
+}
+
+/// Whatever is behind it, the image that was asked about is checked, and those up to where the chain ends.
+#[test]
+fn a_chain_that_cannot_be_followed() {
+    let folder = scratch();
+    let [top, middle] = ["top", "middle"].map(|name| folder.path().join(name));
+    let leaking = || {
+        let bytes = Bytes(Qcow2::new(1 << 20).backing_file("middle", Some("qcow2")).build().unwrap());
+        let end = bytes.0.len();
+        bytes.with(end, &[1; 1 << 16]).with_refcount(end, 1)
+    };
+    let document = |status| {
+        let run = qcow2(&top, &["check", "--chain", "--json"]).expect(status);
+        let document: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+        let why = document["chain-error"].as_str().unwrap().to_owned();
+        assert_eq!(run.err(), format!("error: {why}\n"));
+        (document, why)
+    };
+    leaking().write(&top);
+    let (found, why) = document(1);
+    assert!(found["verdict"] == "leaks" && why.contains("middle: No such file"), "{found:#}");
+    let run = qcow2(&top, &["check", "--chain"]).expect(1);
+    assert!(run.out().contains("sound, but clusters are leaked") && run.err().contains(&why), "{run}");
+    qcow2(&top, &["check"]).expect(3);
+    // The next one can be opened, and names what cannot.
+    Bytes(Qcow2::new(1 << 20).backing_file("base", Some("vmdk")).build().unwrap()).write(&middle);
+    let (found, why) = document(1);
+    assert_eq!((&found["verdict"], &found["chain"][0]["verdict"]), (&"leaks".into(), &"clean".into()));
+    assert!(why.contains("its backing file's format is \"vmdk\""), "{why}");
+    // It can be opened, and is too short for a header.
+    Bytes(b"QFI\xfb".to_vec()).write(&middle);
+    let (found, why) = document(1);
+    assert!(
+        found["verdict"] == "leaks" && why.contains("middle: qcow2 header at offset 0x0: needs 72"),
+        "{found:#}"
+    );
+    // What was found is worse than what could not be looked at.
+    let bytes = leaking();
+    let l1 = bytes.l1();
+    bytes.with_u64(l1, 3).write(&top);
+    document(2);
+    // The external data file is not there.
+    let image = Qcow2::new(1 << 20).data_file("nowhere", false).build().unwrap();
+    Bytes(image).write(&top);
+    let (found, why) = document(1);
+    assert!(found["verdict"] == "clean" && why.contains("nowhere: No such file"), "{found:#}");
 }
 
 #[test]

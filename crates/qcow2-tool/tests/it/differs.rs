@@ -13,9 +13,15 @@ use vdisk_format::generate::{Luks, Qcow2};
 
 /// 4 KiB clusters: data at 0 to 300k, two snapshots, then 5k written again; a bitmap with data.
 fn base(folder: &Path) -> PathBuf {
+    base_with(folder, true)
+}
+
+fn base_with(folder: &Path, bitmap: bool) -> PathBuf {
     let path = folder.join("image");
     qemu::create(&path, "cluster_size=4k", "8M");
-    qemu::img(&["bitmap", "--add", "-g", "64k", text(&path), "b0"]);
+    if bitmap {
+        qemu::img(&["bitmap", "--add", "-g", "64k", text(&path), "b0"]);
+    }
     qemu::io(&path, &["write -P 1 0 300k", "write -P 1 4M 64k"]);
     for name in ["one", "two"] {
         qemu::img(&["snapshot", "-c", name, text(&path)]);
@@ -499,6 +505,66 @@ fn leaks_that_are_lost_mappings() {
         assert!(has(&document, code), "{document:#}");
         assert!(qcow2(&path, &["check"]).out().contains("do not free the leaks"));
     }
+}
+
+/// The advice is for what was found, and is true: what `qemu-img check -r all` is said to repair, it repairs.
+#[test]
+fn what_to_do_next() {
+    type Row = (&'static str, bool, fn(Bytes) -> Bytes);
+    let rows: &[Row] = &[
+        ("qemu-img may not open it", false, |bytes| bytes.with_u32(at::VERSION, 4)),
+        ("qemu-img may not open it", false, |bytes| bytes.with_u32(at::L1_SIZE, 3).with_refcount(0, 0)),
+        ("repairs refcounts", true, |bytes| bytes.with_refcount(0, 0)),
+        ("repairs refcounts", true, |bytes| bytes.with_u64(at::INCOMPATIBLE_FEATURES, 1)),
+        ("repairs refcounts", true, |bytes| bytes.with_u64(at::INCOMPATIBLE_FEATURES, 2)),
+        ("does not mend this", false, |bytes| {
+            let table = bytes.l2(0);
+            onto(bytes, table)
+        }),
+        ("leaves clusters with two owners", false, |bytes| {
+            let table = bytes.l2(0);
+            onto(bytes, table).with_refcount(table, 1)
+        }),
+        ("does not mend this", false, |bytes| {
+            let first = table(&bytes, Kind::SnapshotTable);
+            let id = first + 40 + bytes.u32(first + 36) as usize;
+            bytes.with(id, b"2")
+        }),
+    ];
+    for (number, (advice, repairs, change)) in rows.iter().enumerate() {
+        let folder = scratch();
+        let path = base_with(folder.path(), false);
+        change(Bytes::read(&path)).write(&path);
+        let found = qcow2(&path, &["check"]).expect(2).out();
+        assert!(found.lines().nth(1).unwrap().contains(advice), "{number}: {found}");
+        assert_eq!(is_repaired(&path), *repairs, "{number}: {found}");
+    }
+}
+
+/// Whether `qemu-img check -r all` makes an image clean, and leaves its two snapshots.
+fn is_repaired(path: &Path) -> bool {
+    let repaired = try_img(&["check", "-q", "-f", "qcow2", "-r", "all", text(path)]);
+    let is_clean = repaired.status.success() && qcow2(path, &["check"]).status.success();
+    is_clean && Bytes::read(path).u32(at::NB_SNAPSHOTS) == 2
+}
+
+/// Of an image with bitmaps, QEMU's repair loses the snapshots; without the bitmaps, it keeps them.
+#[test]
+fn a_repair_that_loses_the_snapshots() {
+    let folder = scratch();
+    let path = base(folder.path());
+    let bytes = Bytes::read(&path);
+    let data = bytes.host(20 * 4096);
+    let damaged = bytes.with_refcount(data, 0);
+    damaged.write(&path);
+    let found = qcow2(&path, &["check"]).expect(2).out();
+    assert!(found.lines().nth(1).unwrap().contains("loses all snapshots"), "{found}");
+    assert!(!is_repaired(&path), "QEMU keeps the snapshots: the advice has served");
+    damaged.write(&path);
+    qemu::img(&["bitmap", "--remove", text(&path), "b0"]);
+    let found = qcow2(&path, &["check"]).expect(2).out();
+    assert!(found.lines().nth(1).unwrap().contains("may lose data where"), "{found}");
+    assert!(is_repaired(&path), "{found}");
 }
 
 /// What looks odd, and is the same in both.

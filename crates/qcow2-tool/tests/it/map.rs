@@ -3,7 +3,7 @@
 mod damaged;
 pub(crate) mod made;
 
-use crate::support::bytes::Bytes;
+use crate::support::bytes::{Bytes, at};
 use crate::support::program::{command, qcow2};
 use crate::support::qemu;
 use serde_json::Value;
@@ -118,8 +118,11 @@ fn snapshots() {
             same_as(&image, &["--snapshot", asked], &before);
         }
     }
-    let run = qcow2(&image, &["map", "--snapshot", "four"]).expect(1);
-    assert!(run.err().contains("there is no snapshot 'four'"), "{run}");
+    for command in [&["map"][..], &["fragcheck"], &["show", "l1"], &["show", "l2", "l1:0"]] {
+        let run = qcow2(&image, &[command, &["--snapshot", "four"]].concat()).expect(1);
+        let expected = "there is no snapshot with the ID or the name 'four'";
+        assert_eq!(run.err(), format!("error: {}: {expected}\n", text(&image)));
+    }
 }
 
 /// The copy, in the state of a snapshot, with holes where the image has them.
@@ -159,6 +162,26 @@ fn a_chain() {
     }
     let run = qcow2(&image, &["map", "--chain", "--json"]).expect(64);
     assert!(run.out().is_empty(), "{run}");
+}
+
+/// What is no name is no backing file: empty ones, and those that begin with a zero.
+#[test]
+fn a_chain_of_odd_names() {
+    let folder = scratch();
+    let (image, base) = (folder.path().join("image"), folder.path().join("base"));
+    std::fs::write(&base, vec![7; 1 << 20]).unwrap();
+    let wanted = Qcow2::new(1 << 20).backing_file("base", Some("raw")).build().unwrap();
+    let bytes = Bytes(wanted);
+    let name = usize::try_from(bytes.u64(at::BACKING_FILE_OFFSET)).unwrap();
+    for (size, name_is, depth) in [(4, b"base", 1), (9, b"base", 1), (0, b"base", 0), (4, b"\0ase", 0)] {
+        bytes.clone().with(name, name_is).with_u32(at::BACKING_FILE_SIZE, size).write(&image);
+        same_as(&image, &["--chain"], &image);
+        let json = qcow2(&image, &["map", "--chain", "--output=json"]).expect(0).out();
+        assert!(json.contains(&format!("\"depth\": {depth}")), "{size}: {json}");
+        let is_noted =
+            qcow2(&image, &["map"]).expect(0).err().contains("the backing file is not looked into");
+        assert_eq!(is_noted, depth > 0, "{size}");
+    }
 }
 
 #[test]
@@ -228,18 +251,4 @@ fn the_text() {
          0x100000        0x2000          compressed      image\n\
          0x200000        0x1000          0x9000          image\n"
     );
-}
-
-#[test]
-fn what_is_no_qcow2_image_is_mapped_when_forced() {
-    let folder = scratch();
-    let image = folder.path().join("image");
-    qemu::create(&image, "", "1M");
-    let bytes = Bytes::read(&image).with_u32(0, 0);
-    bytes.write(&image);
-    let run = qcow2(&image, &["map"]).expect(1);
-    assert!(run.err().contains("no qcow2 image") && run.err().contains("--force"), "{run}");
-    qcow2(&image, &["map", "--force"]).expect(0);
-    qcow2(&image, &["map", "--chain"]).expect(1);
-    qcow2(&image, &["fragcheck"]).expect(1);
 }

@@ -5,7 +5,7 @@ use crate::support::program::qcow2;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
-use test_support::scratch::scratch;
+use test_support::scratch::{scratch, text};
 use vdisk_format::generate::{Bitmap, Luks, Qcow2, Snapshot};
 
 const DISK: u64 = 128 << 10;
@@ -295,4 +295,46 @@ fn tables_that_no_entry_names() {
     bytes.with_u32(at::CLUSTER_BITS, 3).write(&image);
     let run = qcow2(&image, &["show", "l1"]).expect(1);
     assert!(run.err().contains("cluster_bits at offset 0x14: expected 9 to 21, found 3"), "{run}");
+}
+
+/// All commands that read tables refuse what does not begin as an image, and go on when they are told to.
+#[test]
+fn what_is_no_qcow2_image_is_looked_at_when_forced() {
+    let folder = scratch();
+    let image = rich(folder.path());
+    Bytes::read(&image).with_u32(at::MAGIC, 0).write(&image);
+    for line in [
+        &["map"][..],
+        &["fragcheck"],
+        &["owner", "0x400"],
+        &["explain", "0x400"],
+        &["show", "l1"],
+        &["show", "l2", "l1:0"],
+        &["show", "snapshots"],
+        &["show", "crypto"],
+    ] {
+        let run = qcow2(&image, line).expect(1);
+        let expected =
+            "magic at offset 0x0: expected 0x514649fb, found 0x0: no qcow2 image; to go on, use --force\n";
+        assert_eq!((run.out(), run.err()), (String::new(), format!("error: {}: {expected}", text(&image))));
+        qcow2(&image, &[line, &["--force"]].concat()).expect(0);
+    }
+    qcow2(&image, &["map", "--chain"]).expect(1);
+    qcow2(&image, &["show", "header"]).expect(0);
+    // A raw file that has no header of any kind.
+    fs::write(&image, [b'c'; 4096]).unwrap();
+    for line in [&["owner", "1"][..], &["explain", "1"], &["show", "l1"], &["check"]] {
+        assert!(qcow2(&image, line).expect(1).err().contains("no qcow2 image"), "{line:?}");
+    }
+}
+
+/// Snapshots may have names that look like options.
+#[test]
+fn snapshots_named_like_options() {
+    let folder = scratch();
+    let image = Qcow2::new(1 << 20).snapshot(Snapshot::new("1", "-x")).data(0, *b"data");
+    let image = write(folder.path(), "image", &image);
+    for line in [&["map"][..], &["fragcheck"], &["show", "l1"]] {
+        qcow2(&image, &[line, &["--snapshot", "-x"]].concat()).expect(0);
+    }
 }

@@ -15,5 +15,5 @@ pub(super) fn run(path: &Path, open: OpenArgs, json: bool, force: bool) -> Outco
     let image = open.read(path)?;
     expect_qed_unless(force, path, image.bytes())?;
     let check = with_progress("checking", &image, |view| qed::check::check(view))?;
-    print_check(Checked { path, format: "qed", check: &check, next: NEXT }, &[], json)
+    print_check(Checked { path, format: "qed", check: &check, next: NEXT }, &[], None, json)
 }

@@ -16,9 +16,7 @@ pub(super) fn run(path: &Path, open: OpenArgs, json: bool, output: Option<Output
     let image = open.read(path)?;
     expect_qed_unless(force, path, image.bytes())?;
     let tables = Tables::new(&image)?;
-    // As QEMU reads it: up to a zero, and nothing is no backing file.
-    let name = tables.header().backing_file().unwrap_or_default();
-    let has_backing_file = !matches!(name, [] | [0, ..]);
+    let has_backing_file = tables.header().backing_file_name().is_some();
     let mut first_invalid = None;
     let extents = map(&tables).inspect(|extent| {
         if matches!(extent.kind, ExtentKind::Invalid { .. }) {

@@ -9,6 +9,7 @@ use vdisk_format::check::{Check, Verdict};
 use vdisk_format::report::Severity;
 
 use super::map::percent;
+use crate::status::FAILED;
 use crate::{Failure, Out, Outcome};
 
 /// Most findings that the text shows.
@@ -36,6 +37,9 @@ struct Document<'c> {
     /// The images that it is backed by, the nearest first, where they were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     chain: Vec<ImageObject<'c>>,
+    /// Why the chain could not be followed to its end.
+    #[serde(rename = "chain-error", skip_serializing_if = "Option::is_none")]
+    chain_error: Option<&'c str>,
 }
 
 #[derive(Serialize)]
@@ -61,16 +65,22 @@ impl<'c> ImageObject<'c> {
 }
 
 /// Prints the result of a check of `image` and of those behind it, and returns the exit status of `qemu-img check`: the
-/// worst one.
+/// worst one. `chain_error` is why there may be more behind it: part of the document, and for the caller to report.
 ///
 /// # Errors
 /// Where standard output takes no more, for another reason than that nobody reads it.
-pub fn print_check(image: Checked<'_>, chain: &[Checked<'_>], json: bool) -> Outcome<ExitCode> {
+pub fn print_check(
+    image: Checked<'_>,
+    chain: &[Checked<'_>],
+    chain_error: Option<&Failure>,
+    json: bool,
+) -> Outcome<ExitCode> {
     let mut out = Out::stdout();
     let all = || std::iter::once(&image).chain(chain);
     let printed = if json {
         let chain = chain.iter().map(ImageObject::new).collect();
-        let document = Document { schema: 1, image: ImageObject::new(&image), chain };
+        let chain_error = chain_error.and_then(Failure::message);
+        let document = Document { schema: 1, image: ImageObject::new(&image), chain, chain_error };
         out.json(&document).map_err(Failure::from)
     } else {
         all().try_for_each(|checked| text(&mut out, checked))
@@ -78,21 +88,22 @@ pub fn print_check(image: Checked<'_>, chain: &[Checked<'_>], json: bool) -> Out
     match printed.and_then(|()| Ok(out.finish()?)) {
         // Whoever reads the first lines only wants the verdict all the same.
         Err(Failure::BrokenPipe) | Ok(()) => {
-            let worst =
-                all().map(|checked| status(checked.check.verdict())).max_by_key(|&status| badness(status));
+            let verdicts = all().map(|checked| status(checked.check.verdict()));
+            let worst = verdicts.chain(chain_error.map(|_| FAILED)).max_by_key(|&status| badness(status));
             Ok(ExitCode::from(worst.unwrap_or(0)))
         }
         Err(failure) => Err(failure),
     }
 }
 
-/// How bad an exit status is.
+/// How bad an exit status is: what was found is worse than what could not be looked at.
 fn badness(status: u8) -> u8 {
     match status {
         0 => 0,
         3 => 1,
         63 => 2,
-        _ => 3,
+        FAILED => 3,
+        _ => 4,
     }
 }
 

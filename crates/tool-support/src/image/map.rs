@@ -1,4 +1,4 @@
-//! What `map` and `fragcheck` print, for any format: what `qemu-img map` prints, and documents of their own.
+//! What `map` prints, for any format: what `qemu-img map` prints, and a document of its own.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -35,25 +35,6 @@ fn in_turn<S: Serializer, I: Iterator<Item: Serialize>>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(&mut *extents.borrow_mut())
-}
-
-/// The document of `fragcheck --json`.
-#[derive(Debug, Serialize)]
-pub struct FragmentationDocument<F: Serialize> {
-    schema: u32,
-    image: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    snapshot: Option<String>,
-    #[serde(flatten)]
-    fragmentation: F,
-}
-
-impl<F: Serialize> FragmentationDocument<F> {
-    /// Of the image at `path`, or of a snapshot in it, as it was asked for.
-    pub fn new(path: &Path, snapshot: Option<&str>, fragmentation: F) -> Self {
-        let image = path.display().to_string();
-        Self { schema: 1, image, snapshot: snapshot.map(str::to_owned), fragmentation }
-    }
 }
 
 /// A range of the disk, in `qemu-img map`'s terms.
@@ -201,15 +182,6 @@ fn hexadecimal(line: &mut Vec<u8>, number: u64) {
         line.push(if digit < 10 { b'0' + digit } else { b'a' - 10 + digit });
     }
     line.resize(line.len().max(end), b' ');
-}
-
-/// The line of `fragcheck`, as qed-tool.py prints it.
-///
-/// # Errors
-/// As [`Write::write_all`].
-pub fn fragmentation_line(out: &mut Out, total: u64, allocated: u64, fragmented: u64) -> io::Result<()> {
-    let (share, fragmented) = (percent(allocated, total), percent(fragmented, allocated));
-    writeln!(out, "{allocated}/{total} = {share:.2}% allocated, {fragmented:.2}% fragmented")
 }
 
 /// `part` of `whole` in percent; nothing of nothing is 0.

@@ -3,6 +3,7 @@
 mod apply;
 mod check;
 mod feature_bit;
+mod fragcheck;
 pub mod line;
 pub mod map;
 mod open;
@@ -20,6 +21,7 @@ use vdisk_format::report::{Report, Severity};
 pub use apply::ApplyArgs;
 pub use check::{Checked, print_check};
 pub use feature_bit::FeatureBitArgs;
+pub use fragcheck::{Fragmented, print_fragmentation};
 pub use open::OpenArgs;
 pub use plan_args::{PlanArgs, same_file};
 pub use progress::with_progress;

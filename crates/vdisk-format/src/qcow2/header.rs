@@ -1,9 +1,9 @@
 //! The header: 72 bytes in every version, 32 more from version 3 on, then additional fields up to `header_length`.
 
-use crate::bytes::clipped;
+use crate::bytes::{clipped, up_to_zero};
 use crate::error::Result;
 use crate::feature::FeatureGroup;
-use crate::limits::CLUSTER_BITS;
+use crate::limits::{CLUSTER_BITS, MAX_BACKING_FILE_NAME};
 use crate::qcow2::extension::Extensions;
 use crate::record::{Field, record};
 
@@ -189,11 +189,29 @@ impl<'a> Header<'a> {
         Extensions::new(self)
     }
 
-    /// The backing file's name, cut at the end of the file; `None` where `backing_file_offset` is 0.
+    /// The bytes that the header calls the backing file's name, cut at the end of the file; `None` where
+    /// `backing_file_offset` is 0. What is opened is [`backing_file_name`](Self::backing_file_name).
     #[must_use]
     pub fn backing_file(&self) -> Option<&'a [u8]> {
         let at = self.v2.backing_file_offset;
         (at != 0).then(|| clipped(self.bytes, at, self.v2.backing_file_size.into()))
+    }
+
+    /// The backing file's name as QEMU reads it: up to its first zero byte, and no longer than the 1023 bytes that it takes.
+    /// `None` where nothing is left, and the image has no backing file: what it has not allocated is zeroes.
+    ///
+    /// ```
+    /// use vdisk_format::{generate::Qcow2, qcow2::Header};
+    /// let mut image = Qcow2::new(1 << 20).backing_file("base.raw", Some("raw")).build()?;
+    /// assert_eq!(Header::parse(&image)?.backing_file_name(), Some(b"base.raw".as_slice()));
+    /// image[19] = 0; // backing_file_size
+    /// assert_eq!(Header::parse(&image)?.backing_file_name(), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn backing_file_name(&self) -> Option<&'a [u8]> {
+        let name = self.backing_file()?;
+        up_to_zero(clipped(name, 0, MAX_BACKING_FILE_NAME.into()))
     }
 }
 
@@ -268,6 +286,27 @@ mod tests {
         assert_eq!(header.get("refcount_order"), Some(4));
         assert_eq!(header.get("header_length"), Some(72));
         assert_eq!(header.get("compression_type"), None);
+    }
+
+    #[test]
+    fn a_backing_file_has_a_name() {
+        let mut bytes = vec![0; 4096];
+        bytes[7] = 3;
+        let mut name = |offset: u16, size: u16, written: &[u8]| {
+            bytes[14..16].copy_from_slice(&offset.to_be_bytes());
+            bytes[18..20].copy_from_slice(&size.to_be_bytes());
+            bytes[0x200..0x200 + written.len()].copy_from_slice(written);
+            Header::parse(&bytes).unwrap().backing_file_name().map(<[u8]>::to_vec)
+        };
+        assert_eq!(name(0x200, 4, b"base"), Some(b"base".to_vec()));
+        assert_eq!(name(0x200, 2, b"base"), Some(b"ba".to_vec()));
+        assert_eq!(name(0x200, 4, b"b\0se"), Some(b"b".to_vec()));
+        assert_eq!(name(0x200, 2000, &[b'a'; 2000]), Some(vec![b'a'; 1023]));
+        for (offset, size, written) in
+            [(0, 4, b"base"), (0x200, 0, b"base"), (0x200, 4, b"\0ase"), (0x1000, 4, b"base")]
+        {
+            assert_eq!(name(offset, size, written), None, "{offset:#x} {size} {written:?}");
+        }
     }
 
     proptest! {

@@ -13,7 +13,7 @@ use crate::error::{Error, Reason, Result};
 use crate::units::HostOffset;
 use crate::view::{SECTOR, View};
 
-pub use chain::{Chain, ChainImage, Format, open_chain};
+pub use chain::{Chain, ChainImage, Format, open_chain, open_chain_partly};
 pub use qcow2_layer::Qcow2Layer;
 pub use qed_layer::QedLayer;
 
@@ -97,12 +97,12 @@ impl<'a> Layer<'a> {
         }
     }
 
-    /// Whether the image says that it has a backing file.
+    /// Whether the image names a backing file.
     #[must_use]
     pub fn has_backing_file(&self) -> bool {
         match self {
-            Self::Qcow2(layer) => layer.tables().header().v2.backing_file_offset != 0,
-            Self::Qed(layer) => layer.tables().header().backing_file().is_some(),
+            Self::Qcow2(layer) => layer.tables().header().backing_file_name().is_some(),
+            Self::Qed(layer) => layer.tables().header().backing_file_name().is_some(),
             Self::Raw(_) => false,
         }
     }
@@ -154,7 +154,8 @@ impl<'a> Disk<'a> {
     /// [`Reason::PastDisk`] where that reaches over the end of the disk, [`Reason::InvalidEntry`] where a table says what
     /// cannot be, [`Reason::Undecodable`] where compressed data are none, [`Error::Truncated`] where the file ends inside a
     /// table, [`Error::Unsupported`] for what is in a file that the caller did not give, or compressed where this library
-    /// was built without the feature `decompress`. What `buffer` holds then means nothing.
+    /// was built without the feature `decompress`; [`Error::InBackingFile`] around these where they are about another layer
+    /// than the first. What `buffer` holds then means nothing.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let length = buffer.len() as u64;
         if length > self.size().saturating_sub(offset) {
@@ -189,10 +190,9 @@ impl<'a> Disk<'a> {
             match source {
                 Source::Zero => piece.fill(0),
                 Source::Backing if self.layer(depth + 1).is_none() && layer.has_backing_file() => {
-                    return Err(Error::Unsupported {
-                        what: format!("reading guest offset {at:#x}"),
-                        why: "it is in the backing file, which was not opened".to_owned(),
-                    });
+                    let what = format!("reading guest offset {at:#x}");
+                    let why = "it is in the backing file, which was not opened".to_owned();
+                    return Err(in_layer(Error::Unsupported { what, why }, depth));
                 }
                 Source::Backing => self.read_layer(depth + 1, at, piece)?,
                 Source::Host(view, offset) => {
@@ -211,15 +211,9 @@ impl<'a> Disk<'a> {
     }
 }
 
-/// Says which image of a chain an offset is in.
+/// Says which image of a chain an error is about.
 fn in_layer(error: Error, depth: usize) -> Error {
-    match error {
-        Error::Refused(mut refused) if depth > 0 => {
-            refused.what = format!("backing file {depth}: {}", refused.what);
-            Error::Refused(refused)
-        }
-        other => other,
-    }
+    if depth == 0 { error } else { Error::InBackingFile { depth, source: Box::new(error) } }
 }
 
 /// An entry that says what cannot be.

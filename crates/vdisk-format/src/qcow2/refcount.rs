@@ -41,10 +41,13 @@ struct Width {
 }
 
 impl Width {
-    const fn new(order: u32) -> Self {
-        let order = if order > MAX_REFCOUNT_ORDER { MAX_REFCOUNT_ORDER } else { order };
+    /// `None` above order 6: no refcount has more than 64 bits.
+    const fn new(order: u32) -> Option<Self> {
+        if order > MAX_REFCOUNT_ORDER {
+            return None;
+        }
         let mask = u64::MAX >> (64 - (1 << order));
-        Self { order, ones: u64::MAX / mask }
+        Some(Self { order, ones: u64::MAX / mask })
     }
 
     /// Refcounts in eight bytes.
@@ -99,10 +102,11 @@ pub struct RefcountRun {
 /// use vdisk_format::{View, qcow2::RefcountBlock};
 /// let bytes = [0, 1, 0, 1, 0, 7, 0xff, 0xff]; // 16 bits each
 /// let view = View::from(bytes.as_slice());
-/// let block = RefcountBlock::new(&view, 0.into(), 4, 8);
+/// let block = RefcountBlock::new(&view, 0.into(), 4, 8).unwrap();
 /// assert_eq!((block.count_at(2), block.count_at(4)), (Some(7), None));
 /// let runs: Vec<_> = block.runs().map(|run| (run.count, run.refcount)).collect();
 /// assert_eq!(runs, [(2, 1), (1, 7), (1, 65535)]);
+/// assert!(RefcountBlock::new(&view, 0.into(), 7, 8).is_none()); // refcounts of 128 bits
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct RefcountBlock<'v, 'a> {
@@ -113,17 +117,17 @@ pub struct RefcountBlock<'v, 'a> {
 }
 
 impl<'v, 'a> RefcountBlock<'v, 'a> {
-    /// The block of `bytes` bytes, a multiple of 8, at `offset`, with refcounts of `1 << order` bits: orders above 6 are
-    /// taken for 6.
+    /// The block of `bytes` bytes, a multiple of 8, at `offset`, with refcounts of `1 << order` bits; `None` for orders
+    /// above 6, which no image has.
     #[must_use]
-    pub fn new(view: &'v View<'a>, offset: HostOffset, order: u32, bytes: u64) -> Self {
-        Self { view, offset, width: Width::new(order), bytes }
+    pub fn new(view: &'v View<'a>, offset: HostOffset, order: u32, bytes: u64) -> Option<Self> {
+        Some(Self { view, offset, width: Width::new(order)?, bytes })
     }
 
     /// The block at `offset` of an image; `None` where its header has a wrong order.
     #[must_use]
     pub fn of(view: &'v View<'a>, geometry: &Geometry, offset: HostOffset) -> Option<Self> {
-        Some(Self::new(view, offset, geometry.refcount_order()?, geometry.cluster_size()))
+        Self::new(view, offset, geometry.refcount_order()?, geometry.cluster_size())
     }
 
     /// Refcounts that the block has room for.
@@ -272,7 +276,7 @@ mod tests {
     fn below_8_bits_the_least_significant_come_first() {
         let bytes = [0b1000_0001, 0, 0, 0, 0, 0, 0, 0b10];
         let view = View::from(bytes.as_slice());
-        let block = RefcountBlock::new(&view, HostOffset(0), 0, 8);
+        let block = RefcountBlock::new(&view, HostOffset(0), 0, 8).unwrap();
         let set: Vec<_> = (0..64).filter(|&index| block.count_at(index) == Some(1)).collect();
         assert_eq!(set, [0, 7, 57]);
         assert_eq!((block.entries(), block.count_at(64)), (64, None));
@@ -282,13 +286,21 @@ mod tests {
     fn what_the_file_does_not_have_is_no_refcount() {
         let bytes = [[0, 1]; 511].concat();
         let view = View::from(&bytes);
-        let block = RefcountBlock::new(&view, HostOffset(0), 4, 4096);
+        let block = RefcountBlock::new(&view, HostOffset(0), 4, 4096).unwrap();
         // The last sector is whole.
         assert_eq!((block.count_at(511), block.count_at(512)), (Some(0), None));
         let runs: Vec<_> = block.runs().map(|run| (run.index, run.count, run.refcount)).collect();
         assert_eq!(runs, [(0, 511, 1), (511, 1, 0)]);
-        assert_eq!(RefcountBlock::new(&view, HostOffset(u64::MAX - 8), 4, 4096).count_at(9), None);
-        assert_eq!(RefcountBlock::new(&view, HostOffset(u64::MAX - 8), 4, 4096).runs().next(), None);
+        let nowhere = RefcountBlock::new(&view, HostOffset(u64::MAX - 8), 4, 4096).unwrap();
+        assert_eq!((nowhere.count_at(9), nowhere.runs().next()), (None, None));
+    }
+
+    #[test]
+    fn no_refcount_has_more_than_64_bits() {
+        let bytes = [1; 8];
+        let view = View::from(bytes.as_slice());
+        let of = |order| RefcountBlock::new(&view, HostOffset(0), order, 8).map(|block| block.entries());
+        assert_eq!([of(5), of(6), of(7), of(u32::MAX)], [Some(2), Some(1), None, None]);
     }
 
     proptest! {
@@ -302,7 +314,7 @@ mod tests {
                 parts.iter().flat_map(|&(value, count)| vec![value & mask; count]).collect();
             let bytes = write(&counts, order);
             let view = View::from(&bytes);
-            let block = RefcountBlock::new(&view, HostOffset(0), order, bytes.len() as u64);
+            let block = RefcountBlock::new(&view, HostOffset(0), order, bytes.len() as u64).unwrap();
             counts.resize(usize::try_from(block.entries()).unwrap(), 0);
             for (index, count) in counts.iter().enumerate() {
                 prop_assert_eq!(block.count_at(index as u64), Some(*count));

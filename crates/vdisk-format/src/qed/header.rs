@@ -1,6 +1,6 @@
 //! The header: 64 bytes, eleven fields, at the start of the file.
 
-use crate::bytes::clipped;
+use crate::bytes::{clipped, up_to_zero};
 use crate::error::Result;
 use crate::feature::FeatureGroup;
 use crate::limits::MAX_QED_BACKING_FILE_NAME;
@@ -142,6 +142,12 @@ impl<'a> Header<'a> {
             self.fields;
         let size = size.min(MAX_QED_BACKING_FILE_NAME);
         (features & FEATURE_BACKING_FILE != 0).then(|| clipped(self.bytes, at.into(), size.into()))
+    }
+
+    /// The same as QEMU reads it: up to the first zero byte. `None` where nothing is left, which is no backing file.
+    #[must_use]
+    pub fn backing_file_name(&self) -> Option<&'a [u8]> {
+        up_to_zero(self.backing_file()?)
     }
 }
 

@@ -1,5 +1,6 @@
 //! One image, in `qemu-img map`'s terms.
 
+use std::fmt;
 use std::path::Path;
 
 use tool_support::Outcome;
@@ -13,15 +14,55 @@ use vdisk_format::qcow2::{Content, Snapshot, Tables};
 use vdisk_format::view::SECTOR;
 use vdisk_format::{Image, View, qed};
 
-use super::find_snapshot;
+use crate::command::lookup;
 
 /// The entries of an image, in order.
-pub(super) type Entries<'l> = Box<dyn Iterator<Item = MapEntry> + 'l>;
+pub(super) type Entries<'l> = Box<dyn Iterator<Item = Entry> + 'l>;
+
+/// An entry, and what is wrong with the image there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    pub(super) entry: MapEntry,
+    pub(super) wrong: Option<Wrong>,
+}
+
+/// Something that is wrong with an image.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wrong {
+    /// Which image of the chain it is, the one that was asked about being 0.
+    pub(super) depth: u64,
+    /// Where in the disk.
+    pub(super) start: u64,
+    pub(super) why: Why,
+}
+
+/// Why an extent is invalid, in the words of its format.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Why {
+    Qcow2(Invalid),
+    Qed(qed::Invalid),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Qcow2(why) => f.write_str(why.words()),
+            Self::Qed(why) => write!(f, "an entry is {}", why.words()),
+        }
+    }
+}
+
+impl Entry {
+    fn new(entry: MapEntry, why: Option<Why>) -> Self {
+        Self { entry, wrong: why.map(|why| Wrong { depth: 0, start: entry.start, why }) }
+    }
+}
 
 /// One image of a chain.
 pub(super) enum Layer<'i> {
     Qcow2(Box<Qcow2<'i>>),
     Qed(&'i ChainImage, qed::Tables<'i>),
+    /// In which nothing can be wrong.
     Raw(&'i ChainImage, View<'i>),
 }
 
@@ -58,12 +99,14 @@ impl<'i> Layer<'i> {
         }
     }
 
-    /// Tells `see` of the extents of a qcow2 image, which may be invalid.
-    pub(super) fn entries<'l>(&'l self, see: impl Fn(&Extent) + 'l) -> Entries<'l> {
+    pub(super) fn entries(&self) -> Entries<'_> {
         match self {
-            Self::Qcow2(layer) => layer.entries(see),
-            Self::Qed(_, tables) => Box::new(qed::map::map(tables).map(qed_entry)),
-            Self::Raw(_, view) => Box::new(raw_entries(view)),
+            Self::Qcow2(layer) => layer.entries(),
+            Self::Qed(_, tables) => {
+                let has_backing_file = tables.header().backing_file_name().is_some();
+                Box::new(qed::map::map(tables).map(move |extent| qed_entry(extent, has_backing_file)))
+            }
+            Self::Raw(_, view) => Box::new(raw_entries(view).map(|entry| Entry::new(entry, None))),
         }
     }
 }
@@ -83,7 +126,7 @@ pub(super) struct Qcow2<'i> {
 impl<'i> Qcow2<'i> {
     pub(super) fn new(path: &Path, image: &'i Image, snapshot: Option<&str>) -> Outcome<Self> {
         let tables = Tables::new(image)?;
-        let snapshot = snapshot.map(|name| find_snapshot(path, &tables, name)).transpose()?;
+        let snapshot = snapshot.map(|name| lookup::snapshot(path, &tables, name)).transpose()?;
         let looks_for_holes = metadata_is_preallocated(&tables, image.allocated());
         let data_path = if tables.geometry().data_file() { named(path, &tables) } else { bytes_of(path) };
         Ok(Self { tables, snapshot, view: image.into(), looks_for_holes, data_file: None, data_path })
@@ -99,9 +142,8 @@ impl<'i> Qcow2<'i> {
         self.data_path.clone()
     }
 
-    /// Whether there is one, as QEMU reads its name: up to a zero, and nothing is no backing file.
     pub(super) fn has_backing_file(&self) -> bool {
-        !matches!(self.tables.header().backing_file().unwrap_or_default(), [] | [0, ..])
+        self.tables.header().backing_file_name().is_some()
     }
 
     pub(super) fn extents(&self) -> Box<dyn Iterator<Item = Extent> + '_> {
@@ -118,20 +160,27 @@ impl<'i> Qcow2<'i> {
         }
     }
 
-    pub(super) fn entries<'l>(&'l self, see: impl Fn(&Extent) + 'l) -> Entries<'l> {
+    pub(super) fn entries(&self) -> Entries<'_> {
         let has_backing_file = self.has_backing_file();
         // QEMU has no offset for what is encrypted, and so does not ask for holes there either.
         let is_encrypted = self.tables.header().v2.crypt_method != 0;
         let has_holes = self.looks_for_holes && !is_encrypted;
         Box::new(self.extents().map(move |extent| {
-            see(&extent);
             let mut entry = entry(&extent, has_backing_file, has_holes);
             if is_encrypted {
                 entry.offset = None;
                 entry.zero &= !entry.data;
             }
-            entry
+            Entry::new(entry, invalid(&extent).map(Why::Qcow2))
         }))
+    }
+}
+
+/// What is wrong with an extent.
+pub(super) fn invalid(extent: &Extent) -> Option<Invalid> {
+    match extent.kind {
+        ExtentKind::Invalid { why, .. } => Some(why),
+        _ => None,
     }
 }
 
@@ -161,16 +210,18 @@ fn entry(extent: &Extent, has_backing_file: bool, has_holes: bool) -> MapEntry {
     }
 }
 
-fn qed_entry(extent: qed::map::Extent) -> MapEntry {
+fn qed_entry(extent: qed::map::Extent, has_backing_file: bool) -> Entry {
     let entry = MapEntry { start: extent.start.0, length: extent.length, ..MapEntry::default() };
-    match extent.kind {
+    let (entry, why) = match extent.kind {
         qed::map::ExtentKind::Data { offset } => {
-            MapEntry { present: true, data: true, offset: Some(offset.0), ..entry }
+            (MapEntry { present: true, data: true, offset: Some(offset.0), ..entry }, None)
         }
-        qed::map::ExtentKind::Zero => MapEntry { present: true, zero: true, ..entry },
-        qed::map::ExtentKind::Unallocated => entry,
-        _ => MapEntry { present: true, ..entry },
-    }
+        qed::map::ExtentKind::Zero => (MapEntry { present: true, zero: true, ..entry }, None),
+        qed::map::ExtentKind::Unallocated => (MapEntry { zero: !has_backing_file, ..entry }, None),
+        qed::map::ExtentKind::Invalid { why } => (MapEntry { present: true, ..entry }, Some(Why::Qed(why))),
+        _ => (MapEntry { present: true, ..entry }, None),
+    };
+    Entry::new(entry, why)
 }
 
 /// A raw image: data, and holes.

@@ -11,6 +11,7 @@ use vdisk_format::units::HostOffset;
 
 use super::rows::{Head, Row, different, indices, offsets, remarks};
 use super::{Failure, Show, runs};
+use crate::command::lookup;
 
 /// An L1 table.
 #[derive(Serialize)]
@@ -63,12 +64,7 @@ pub(super) fn run(show: &Show<'_, '_>, snapshot: Option<&str>) -> Outcome {
 /// The L1 table, and whose it is where that is a snapshot.
 pub(super) fn table<'a>(show: &Show<'_, 'a>, snapshot: Option<&str>) -> Outcome<(Area, Option<Whose<'a>>)> {
     let Some(wanted) = snapshot else { return Ok((show.tables.geometry().l1_table(), None)) };
-    let all = || show.tables.snapshots().map_while(Result::ok);
-    let by = |part: fn(&Snapshot<'a>) -> &'a [u8]| all().find(|snapshot| part(snapshot) == wanted.as_bytes());
-    let found = by(|snapshot| snapshot.id).or_else(|| by(|snapshot| snapshot.name));
-    let Some(snapshot) = found else {
-        return Err(show.failed(&format!("there is no snapshot with the ID or the name '{wanted}'")));
-    };
+    let snapshot = lookup::snapshot(show.path, show.tables, wanted)?;
     let Snapshot { index, id, name, .. } = snapshot;
     Ok((snapshot.l1_table(), Some(Whose { index, id: Lossy(id), name: Lossy(name) })))
 }

@@ -6,8 +6,8 @@ use crate::support::program::qcow2;
 use serde_json::Value;
 use std::path::Path;
 use test_support::random::{Random, seed, setting};
-use test_support::scratch::scratch;
-use vdisk_format::generate::Qcow2;
+use test_support::scratch::{scratch, text};
+use vdisk_format::generate::{Qcow2, Qed};
 
 /// Offsets of the entries of the L1 table, and of the L2 tables, as 64 bits each.
 fn entries(bytes: &Bytes) -> (Vec<usize>, Vec<usize>) {
@@ -106,6 +106,56 @@ fn what_is_wrong_is_told_and_the_rest_is_mapped() {
     bytes.with_u64(l1[0], 0x8000_0000_0005_0200).write(&image);
     let wrong = invalid(&image);
     assert_eq!((&wrong["length"], &wrong["why"]), (&(1 << 20).into(), &"table-unaligned".into()));
+}
+
+/// In a chain, what is wrong in any image is told, with the image's name, where it is what is read; as for QEMU, not where it
+/// is hidden.
+#[test]
+fn what_is_wrong_in_a_backing_file_is_told() {
+    let folder = scratch();
+    let path = |name: &str| folder.path().join(name);
+    let qed = Qed::new(1 << 20).data(0, vec![1; 1 << 16]).data(1 << 19, vec![2; 1 << 16]).build().unwrap();
+    let l1 = u64::from_le_bytes(qed[40..48].try_into().unwrap()) as usize;
+    let l2 = u64::from_le_bytes(qed[l1..l1 + 8].try_into().unwrap()) as usize;
+    let bad = [qed[..l2].to_vec(), 0x1_2345_6789u64.to_le_bytes().to_vec(), qed[l2 + 8..].to_vec()].concat();
+    let bytes = Bytes(Qcow2::new(1 << 20).data(0, vec![1; 4 << 16]).build().unwrap());
+    let (_, entries) = entries(&bytes);
+    let bad_qcow2 = bytes.with_u64(entries[0], 0x8000_0000_0005_0200).0;
+    let hidden = Qcow2::new(1 << 20).data(0, vec![3; 1 << 16]);
+    let shown = Qcow2::new(1 << 20).data(1 << 19, vec![3; 1 << 16]);
+    for (format, base, why) in
+        [("qed", &bad, "an entry is "), ("qcow2", &bad_qcow2, "an L2 entry's offset is no ")]
+    {
+        std::fs::write(path("base"), base).unwrap();
+        for (overlay, is_shown) in [(&shown, true), (&hidden, false)] {
+            let image = overlay.clone().backing_file("base", Some(format)).build().unwrap();
+            std::fs::write(path("top"), image).unwrap();
+            let theirs = theirs(&path("top"), "json");
+            let ours = qcow2(&path("top"), &["map", "--chain", "--output", "json"]);
+            assert_eq!(
+                (theirs.status.success(), ours.status.code()),
+                (!is_shown, Some(i32::from(is_shown))),
+                "{ours}"
+            );
+            match is_shown {
+                true => {
+                    let expected = format!("error: {}: guest offset 0x0: {why}", text(&path("base")));
+                    assert!(ours.err().starts_with(&expected), "{ours}");
+                }
+                false => assert_eq!(ours.out(), theirs.out()),
+            }
+        }
+    }
+}
+
+/// A QED image that ends the chain reads zeroes where it has nothing.
+#[test]
+fn a_chain_that_ends_with_qed() {
+    let folder = scratch();
+    let image = folder.path().join("top");
+    std::fs::write(folder.path().join("base"), Qed::new(1 << 20).data(0, [1; 512]).build().unwrap()).unwrap();
+    std::fs::write(&image, Qcow2::new(1 << 20).backing_file("base", Some("qed")).build().unwrap()).unwrap();
+    super::same_as(&image, &["--chain"], &image);
 }
 
 /// The one invalid extent, of which the error tells.

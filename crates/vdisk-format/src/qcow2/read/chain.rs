@@ -3,9 +3,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::bytes::up_to_zero;
 use crate::error::{Error, Result};
 use crate::image::Image;
-use crate::limits::{MAX_BACKING_FILE_NAME, MAX_CHAIN};
+use crate::limits::{MAX_BACKING_FILE_NAME, MAX_CHAIN, MAX_QED_BACKING_FILE_NAME};
 use crate::qcow2::extension::Magic;
 use crate::qcow2::geometry::INCOMPATIBLE_DATA_FILE;
 use crate::qcow2::header::{self, Header};
@@ -85,19 +86,30 @@ impl fmt::Display for Format {
 /// can make into anything.
 ///
 /// # Errors
-/// As [`Image::open`]; [`Error::Unsupported`] for names with a protocol, `json:` included, for formats that cannot be read
-/// here, for a file that is in the chain already, and for chains of more than [`MAX_CHAIN`] images.
+/// As [`Image::open`]; [`Error::Unsupported`] for names with a protocol, `json:` included, for formats and headers that
+/// cannot be read, for a file that is in the chain already, and for chains of more than [`MAX_CHAIN`] images.
 pub fn open_chain(path: impl AsRef<Path>) -> Result<Chain> {
+    match open_chain_partly(path)? {
+        (chain, None) => Ok(chain),
+        (_, Some(error)) => Err(error),
+    }
+}
+
+/// As [`open_chain`], as far as it goes: the images that could be opened, and why the next one could not.
+///
+/// # Errors
+/// As [`open_chain`], where it is the image itself that cannot be opened, or its external data file.
+pub fn open_chain_partly(path: impl AsRef<Path>) -> Result<(Chain, Option<Error>)> {
     let mut seen = Vec::new();
     let top = open(path.as_ref().to_owned(), None, &mut seen)?;
-    let mut backing: Vec<ChainImage> = Vec::new();
-    while let Some((path, format)) = backing.last().unwrap_or(&top).backing_file()? {
-        if backing.len() + 1 >= MAX_CHAIN {
-            return Err(unsupported(&path, format!("there are {MAX_CHAIN} images before it")));
+    let mut chain = Chain { top, backing: Vec::new() };
+    loop {
+        match chain.next(&mut seen) {
+            Ok(Some(image)) => chain.backing.push(image),
+            Ok(None) => return Ok((chain, None)),
+            Err(error) => return Ok((chain, Some(error))),
         }
-        backing.push(open(path, format, &mut seen)?);
     }
-    Ok(Chain { top, backing })
 }
 
 fn open(path: PathBuf, format: Option<Format>, seen: &mut Vec<Identity>) -> Result<ChainImage> {
@@ -150,6 +162,16 @@ impl Chain {
         std::iter::once(&self.top).chain(&self.backing)
     }
 
+    /// Opens the backing file of the last image, where that names one.
+    fn next(&self, seen: &mut Vec<Identity>) -> Result<Option<ChainImage>> {
+        let last = self.backing.last().unwrap_or(&self.top);
+        let Some((path, format)) = last.backing_file()? else { return Ok(None) };
+        if self.backing.len() + 1 >= MAX_CHAIN {
+            return Err(unsupported(&path, format!("there are {MAX_CHAIN} images before it")));
+        }
+        open(path, format, seen).map(Some)
+    }
+
     /// The virtual disk that they make together.
     ///
     /// # Errors
@@ -184,44 +206,73 @@ impl ChainImage {
 
     /// The backing file that the image names, and its format if it says so.
     fn backing_file(&self) -> Result<Option<(PathBuf, Option<Format>)>> {
-        let (name, size, format) = match self.format {
+        let (name, size, most, format) = match self.format {
             Format::Raw => return Ok(None),
             Format::Qed => {
-                let header = qed::Header::parse(self.image.bytes())?;
+                let header =
+                    qed::Header::parse(self.image.bytes()).map_err(|error| self.unreadable(&error))?;
                 let raw = header.fields.features & qed::header::FEATURE_BACKING_FORMAT_NO_PROBE != 0;
-                (header.backing_file(), header.fields.backing_filename_size, raw.then_some(Format::Raw))
+                let format = raw.then_some(Format::Raw);
+                let size = header.fields.backing_filename_size;
+                (header.backing_file_name(), size, MAX_QED_BACKING_FILE_NAME, format)
             }
             Format::Qcow2 => {
-                let header = Header::parse(self.image.bytes())?;
-                let format = string(&header, Magic::BACKING_FORMAT)?;
-                let named = |name: Vec<u8>| {
-                    let text = String::from_utf8_lossy(&name).into_owned();
-                    Format::named(&name).ok_or_else(|| {
-                        unsupported(&self.path, format!("its backing file's format is {text:?}"))
-                    })
-                };
-                let size = header.v2.backing_file_size;
-                (header.backing_file(), size, format.map(named).transpose()?)
+                let header = self.header()?;
+                let name = header.backing_file_name();
+                // Without a backing file, nobody asks for its format.
+                let format = if name.is_some() { self.backing_format(&header)? } else { None };
+                (name, header.v2.backing_file_size, MAX_BACKING_FILE_NAME, format)
             }
         };
-        let Some(name) = name.filter(|_| size > 0) else { return Ok(None) };
-        if size > MAX_BACKING_FILE_NAME || name.len() as u64 != u64::from(size) {
+        let Some(name) = name else { return Ok(None) };
+        if size > most {
             return Err(unsupported(&self.path, format!("the name of its backing file has {size} bytes")));
         }
         Ok(Some((self.resolve(name)?, format)))
+    }
+
+    /// The format that a qcow2 image says its backing file has.
+    fn backing_format(&self, header: &Header<'_>) -> Result<Option<Format>> {
+        let name = self.string(header, Magic::BACKING_FORMAT)?;
+        let Some(name) = name.as_deref().and_then(up_to_zero) else { return Ok(None) };
+        let format = Format::named(name).ok_or_else(|| {
+            let name = String::from_utf8_lossy(name);
+            unsupported(&self.path, format!("its backing file's format is {name:?}"))
+        });
+        format.map(Some)
     }
 
     fn data_file_name(&self) -> Result<Option<Vec<u8>>> {
         if self.format != Format::Qcow2 {
             return Ok(None);
         }
-        let header = Header::parse(self.image.bytes())?;
+        let header = self.header()?;
         if header.v3.incompatible_features & INCOMPATIBLE_DATA_FILE == 0 {
             return Ok(None);
         }
-        let name = string(&header, Magic::DATA_FILE)?;
+        let name = self.string(&header, Magic::DATA_FILE)?;
         name.map(Some)
             .ok_or_else(|| unsupported(&self.path, "it does not name its external data file".to_owned()))
+    }
+
+    fn header(&self) -> Result<Header<'_>> {
+        Header::parse(self.image.bytes()).map_err(|error| self.unreadable(&error))
+    }
+
+    /// The string of the first header extension of a type.
+    fn string(&self, header: &Header<'_>, magic: Magic) -> Result<Option<Vec<u8>>> {
+        for extension in header.extensions() {
+            let extension = extension.map_err(|error| self.unreadable(&error))?;
+            if extension.magic == magic {
+                return Ok(Some(extension.data.to_vec()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is wrong in the header, and in which file.
+    fn unreadable(&self, error: &Error) -> Error {
+        unsupported(&self.path, error.to_string())
     }
 
     /// The file that a name in this image means.
@@ -249,17 +300,6 @@ fn path_of(name: &[u8]) -> Option<&Path> {
 #[cfg(not(unix))]
 fn path_of(name: &[u8]) -> Option<&Path> {
     std::str::from_utf8(name).ok().map(Path::new)
-}
-
-/// The string of the first header extension of a type.
-fn string(header: &Header<'_>, magic: Magic) -> Result<Option<Vec<u8>>> {
-    for extension in header.extensions() {
-        let extension = extension?;
-        if extension.magic == magic {
-            return Ok(Some(extension.data.to_vec()));
-        }
-    }
-    Ok(None)
 }
 
 fn unsupported(path: &Path, why: String) -> Error {

@@ -126,6 +126,7 @@ fn what_this_cannot_read_is_refused() {
 fn what_is_in_files_that_were_not_given_is_no_zeroes() {
     let mut bytes = image(&[0, 0x600]);
     (bytes[15], bytes[19]) = (104, 4);
+    bytes[104..108].copy_from_slice(b"base");
     assert!(message(&bytes).ends_with("it is in the backing file, which was not opened"));
     assert_eq!(read(&bytes, 512, 1).unwrap(), [7]);
     let base = [9; 513];
@@ -183,10 +184,32 @@ fn subclusters_are_read_one_by_one() {
 
 #[test]
 fn errors_say_which_backing_file() {
-    let (top, bad) = (image(&[]), image(&[0x700]));
-    let disk = Disk::new(Qcow2Layer::new(&top).unwrap()).backed_by(Qcow2Layer::new(&bad).unwrap());
-    let error = disk.read_at(0, &mut [0]).unwrap_err().to_string();
-    assert!(error.starts_with("backing file 1: L2 entry 0"), "{error}");
+    let top = image(&[]);
+    let wrong = image(&[0x602]);
+    let mut cut = image(&[]);
+    cut.truncate(0x200);
+    let mut elsewhere = image(&[1 << 63]);
+    elsewhere[79] = 4;
+    let mut backed = image(&[]);
+    (backed[15], backed[19]) = (104, 4);
+    backed[104..108].copy_from_slice(b"base");
+    for (bad, reason, expected) in [
+        (
+            wrong,
+            Some(Reason::InvalidEntry),
+            "L2 entry 0 of L1 entry 0, for guest offset 0x0 at offset 0x400: ",
+        ),
+        (cut, None, "L1 table at offset 0x200: needs 8 bytes"),
+        (elsewhere, None, "reading guest offset 0x0: it is in the external data file"),
+        (backed, None, "reading guest offset 0x0: it is in the backing file, which was not opened"),
+    ] {
+        let own = message(&bad);
+        assert!(own.starts_with(expected), "{own}");
+        let bad = Qcow2Layer::new(&bad).unwrap();
+        let disk = Disk::new(Qcow2Layer::new(&top).unwrap()).backed_by(bad);
+        let error = disk.read_at(0, &mut [0]).unwrap_err();
+        assert_eq!((error.to_string(), error.reason()), (format!("backing file 1: {own}"), reason));
+    }
 }
 
 #[cfg(feature = "decompress")]
@@ -294,6 +317,32 @@ mod chains {
     }
 
     #[test]
+    fn a_name_ends_at_its_first_zero_and_no_name_is_no_backing_file() {
+        let base = ("base", b"data".as_slice());
+        let mut longer = overlay("base", "raw");
+        longer[19] = 9;
+        assert_eq!(open(&[("top", &longer), base]).unwrap(), b"data");
+        // Of nothing, nobody asks what its format is.
+        for (name, size) in [("base", 0), ("\0base", 5)] {
+            for format in ["raw", "vmdk"] {
+                let mut none = overlay(name, format);
+                none[19] = size;
+                assert_eq!(open(&[("top", &none), base]).unwrap(), [0; 4], "{name:?} {size}");
+                let disk = Disk::new(Qcow2Layer::new(&none).unwrap());
+                disk.read_at(0, &mut [1]).unwrap();
+            }
+        }
+        // The name is behind the end of the file, where there are zeroes.
+        let mut behind = overlay("base", "raw");
+        behind[14] = 0xff;
+        assert_eq!(open(&[("top", &behind), base]).unwrap(), [0; 4]);
+        let mut long = overlay("base", "raw");
+        long[18] = 4;
+        let error = open(&[("top", &long), base]).unwrap_err().to_string();
+        assert!(error.ends_with("the name of its backing file has 1028 bytes"), "{error}");
+    }
+
+    #[test]
     fn loops_and_protocols_are_refused() {
         for (top, base, why) in [
             (overlay("top", "qcow2"), Vec::new(), "it is in the chain already"),
@@ -325,5 +374,8 @@ mod chains {
         let error = open_chain(dir.path().join("0")).unwrap_err().to_string();
         assert!(error.ends_with("there are 200 images before it"), "{error}");
         assert!(matches!(open_chain(dir.path().join("2")), Err(Error::Io { .. })));
+        let (chain, error) = open_chain_partly(dir.path().join("2")).unwrap();
+        assert_eq!(chain.images().count(), crate::limits::MAX_CHAIN - 1);
+        assert!(matches!(error, Some(Error::Io { .. })));
     }
 }
