@@ -21,6 +21,7 @@ mod plan_inverse;
 mod plan_text;
 mod promise;
 mod qcow2_map;
+mod qcow2_scrub;
 mod qed;
 mod qtest_answer;
 pub mod seeds;
@@ -34,6 +35,7 @@ pub use header::header;
 pub use plan_inverse::plan_inverse;
 pub use plan_text::plan_text;
 pub use qcow2_map::qcow2_map;
+pub use qcow2_scrub::qcow2_scrub;
 pub use qed::{qed_check, qed_corrupt, qed_edits, qed_map, qed_parse, qed_repair, qed_scrub, qed_walk};
 pub use qtest_answer::qtest_answer;
 pub use structured_header::structured_header;
@@ -42,13 +44,14 @@ pub use structured_header::structured_header;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its program in `fuzz_targets/`.
-pub const TARGETS: [(&str, Target); 22] = [
+pub const TARGETS: [(&str, Target); 23] = [
     ("header", header),
     ("structured_header", structured_header),
     ("plan_inverse", plan_inverse),
     ("edits", edits),
     ("plan_text", plan_text),
     ("qcow2_explain", qcow2_explain),
+    ("qcow2_scrub", qcow2_scrub),
     ("qed_parse", qed_parse),
     ("qed_walk", qed_walk),
     ("qed_check", qed_check),

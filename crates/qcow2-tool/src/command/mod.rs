@@ -7,6 +7,7 @@ mod extension;
 mod fragcheck;
 mod map;
 mod owner;
+mod scrub;
 mod show;
 
 use std::process::ExitCode;
@@ -59,6 +60,7 @@ pub(crate) fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Show(args) => show::run(&file, open, form, &args),
         Command::Owner { offset } => owner::run(&file, open, json, &offset),
         Command::Explain { offset } => explain::run(&file, open, json, &offset),
+        Command::Scrub(args) => scrub::run(&file, open, json, &args),
         Command::Undo(args) => args.run(FORMAT, open, json, &file),
         Command::Apply(args) => args.run(FORMAT, open, json, &file),
     }?;

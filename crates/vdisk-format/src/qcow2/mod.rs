@@ -20,6 +20,7 @@ pub mod map;
 pub mod read;
 pub mod refcount;
 pub mod runs;
+pub mod scrub;
 pub mod snapshot;
 pub mod tables;
 

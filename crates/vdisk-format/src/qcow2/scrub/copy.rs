@@ -1,0 +1,339 @@
+//! [`Copy`]: the tables of an image on their way.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::areas::{Areas, Numbers, Role};
+use super::facts::{Facts, Judge};
+use super::fixed::{FILLERS, Fixed};
+use super::records::Records;
+use super::refcounts::{StandIns, refcount, with_refcount};
+use super::{Options, Redacted, Scrubbed, Structure};
+use crate::error::Result;
+use crate::qcow2::geometry::Area;
+use crate::qcow2::l2::L2Entry;
+use crate::qcow2::tables::Tables;
+use crate::sparse::put_not_zero;
+use crate::units::HostOffset;
+
+/// Bytes of tables that are copied at once.
+const PIECE: u64 = 128 << 10;
+/// Most words of tables that begin at no multiple of 8, which only a damaged image has.
+const MOST_ODD: usize = 1 << 20;
+
+/// Tables on their way.
+pub(super) struct Copy<'t, 'a, W> {
+    tables: &'t Tables<'a>,
+    fixed: &'t mut Fixed,
+    options: Options,
+    put: W,
+    areas: Areas<'t, 'a>,
+    judge: Judge<'t, 'a>,
+    stand_ins: StandIns,
+    /// The tables that the next word is part of.
+    active: Vec<Active>,
+    redacted: Redacted,
+}
+
+/// A table that is being copied.
+#[derive(Debug)]
+struct Active {
+    numbers: Numbers,
+    /// Behind the cluster of the last entry of an L2 table, as it was and as it is; 0 before the first.
+    follows: (u64, u64),
+    /// The first half of the extended entry whose second half comes next.
+    first_half: u64,
+    /// Where the last piece ended: behind a hole, the first half is 0.
+    next_at: u64,
+    /// Whether all of its entries are what they should be.
+    sound: bool,
+}
+
+impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
+    pub(super) fn new(tables: &'t Tables<'a>, fixed: &'t mut Fixed, options: Options, put: W) -> Self {
+        let areas = Areas::new(tables);
+        let judge = Judge::new(tables, areas.counts.end());
+        let stand_ins = StandIns::new(&areas.counts, tables.geometry().refcount_order().unwrap_or(6));
+        let redacted = Redacted::default();
+        Self { tables, fixed, options, put, areas, judge, stand_ins, active: Vec::new(), redacted }
+    }
+
+    pub(super) fn all(mut self, scrubbed: &mut Scrubbed) -> Result<()> {
+        let counts = &self.areas.counts;
+        let exclusive = |area: Area| {
+            let mut is_exclusive = true;
+            let clusters = self.judge.geometry().clusters(area);
+            counts.runs(clusters, |run| is_exclusive &= run.count <= 1);
+            is_exclusive
+        };
+        let mut records = Records { fixed: self.fixed, options: self.options, redacted: scrubbed.redacted };
+        records.others(self.tables, &exclusive);
+        self.redacted = records.redacted;
+        let mut numbers = std::mem::take(&mut self.areas.numbers);
+        numbers.extend(self.bitmap_data());
+        let (even, odd): (Vec<_>, Vec<_>) =
+            numbers.into_iter().partition(|numbers| numbers.start.is_multiple_of(8));
+        odd.into_iter().for_each(|numbers| self.odd(numbers));
+        scrubbed.tables =
+            even.iter().filter(|numbers| matches!(numbers.role, Role::L2 { .. })).count() as u64;
+        self.sweep(even, &mut scrubbed.tables_at)?;
+        scrubbed.redacted = self.redacted;
+        Ok(())
+    }
+
+    /// The clusters with data of bitmaps, where these are wanted and nothing else has them.
+    fn bitmap_data(&self) -> Vec<Numbers> {
+        let (bits, length) = (self.judge.geometry().cluster_bits(), self.judge.geometry().file_length());
+        let data: &BTreeSet<u64> = &self.areas.bitmap_data;
+        let wanted = data.iter().filter(|&&start| {
+            self.options.keep_bitmap_data && self.areas.counts.count(start >> bits) <= 1 && start < length
+        });
+        wanted
+            .map(|&start| Numbers {
+                start,
+                end: length.min(start.saturating_add(1 << bits)),
+                role: Role::BitmapData,
+            })
+            .collect()
+    }
+
+    /// A table that begins at no multiple of 8: its words are decided before all others.
+    fn odd(&mut self, numbers: Numbers) {
+        let area = Area::new(numbers.start, numbers.end - numbers.start);
+        let structure = numbers.role.structure();
+        self.active = vec![self.begin(numbers)];
+        for (index, entry) in self.tables.l1_entries(area).take(MOST_ODD) {
+            let at = numbers.start + index * 8;
+            let new = self.choose(at, entry.0, u64::MAX);
+            self.fixed.put(at, &new.to_be_bytes(), structure);
+        }
+        self.active.clear();
+    }
+
+    fn begin(&self, numbers: Numbers) -> Active {
+        let mut active = Active { numbers, follows: (0, 0), first_half: 0, next_at: 0, sound: false };
+        if let Role::L2 { exclusive: true, .. } = numbers.role
+            && self.judge.geometry().extended_l2()
+        {
+            let mut entries = self.tables.l2_entries(HostOffset(numbers.start));
+            active.sound =
+                entries.all(|(_, entry)| self.judge.l2_is_public(entry.raw) && entry.bitmap.invalid() == 0);
+        }
+        active
+    }
+
+    /// Copies all tables in the order of the file, where several lie over one another at once.
+    fn sweep(&mut self, mut areas: Vec<Numbers>, told: &mut Vec<(Range<u64>, Structure)>) -> Result<()> {
+        areas.sort_by_key(|numbers| numbers.start);
+        let total = areas.len() as u64;
+        let mut left = areas.into_iter().peekable();
+        let mut at = 0;
+        while !self.active.is_empty() || left.peek().is_some() {
+            if self.active.is_empty() {
+                at = left.peek().map_or(at, |next| next.start);
+            }
+            while let Some(next) = left.next_if(|next| next.start <= at) {
+                let active = self.begin(next);
+                self.active.push(active);
+            }
+            let end = self.active.iter().map(|active| active.numbers.end).min().unwrap_or(at);
+            let end = left.peek().map_or(end, |next| end.min(next.start));
+            if let Some(first) = self.active.first() {
+                tell(told, at..end, first.numbers.role.structure());
+            }
+            self.range(at..end)?;
+            self.active.retain(|active| active.numbers.end > end);
+            at = end;
+            self.tables.view().report(total - left.len() as u64, total);
+        }
+        Ok(())
+    }
+
+    fn range(&mut self, range: Range<u64>) -> Result<()> {
+        let tables = self.tables;
+        let view = tables.view();
+        let mut buffer = vec![0; PIECE.min(range.end - range.start).next_multiple_of(8) as usize];
+        let mut at = range.start;
+        while let Some(data) = view.next_data(at..range.end) {
+            // Words are whole, whatever the pieces of the file are.
+            let start = data.start / 8 * 8;
+            at = data.end.next_multiple_of(8).min(start + PIECE).min(range.end);
+            // A copy first: what is judged is what is written, whoever writes to the image meanwhile.
+            let length = (at - start) as usize;
+            let bytes = view.read(start, buffer.get_mut(..length).unwrap_or_default());
+            self.words(start, bytes);
+            put_not_zero(start, bytes, &mut self.put)?;
+        }
+        Ok(())
+    }
+
+    fn words(&mut self, start: u64, bytes: &mut [u8]) {
+        let end = start + bytes.len() as u64;
+        for active in self.active.iter_mut().filter(|active| active.next_at != start) {
+            active.first_half = 0;
+        }
+        let has_fixed = self.fixed.intersects(start / 8..end.div_ceil(8));
+        for (at, place) in (start..).step_by(8).zip(bytes.chunks_mut(8)) {
+            // What the file's end cuts short reads as if zeroes followed.
+            let mut word = [0; 8];
+            word.iter_mut().zip(&*place).for_each(|(to, from)| *to = *from);
+            let mask = u64::MAX << (8 * (8 - place.len()));
+            let old = u64::from_be_bytes(word);
+            let new = if has_fixed { self.with_fixed(at, old, mask) } else { self.choose(at, old, mask) };
+            self.went_by(at, old, new);
+            place.iter_mut().zip(new.to_be_bytes()).for_each(|(to, from)| *to = from);
+        }
+        self.active.iter_mut().for_each(|active| active.next_at = end);
+    }
+
+    fn with_fixed(&mut self, at: u64, old: u64, mask: u64) -> u64 {
+        let Some(fixed) = self.fixed.word(at).copied() else { return self.choose(at, old, mask) };
+        let is_whole = fixed.exact | fixed.filler == u8::MAX;
+        let rest = if is_whole { 0 } else { self.choose(at, old, mask) }.to_be_bytes();
+        let with = |filler| u64::from_be_bytes(fixed.over(rest, filler));
+        let filler = FILLERS.into_iter().find(|&filler| self.all_accept(at, old, with(filler)));
+        self.redacted.unsettled += u64::from(filler.is_none());
+        let filler = filler.unwrap_or(FILLERS[0]);
+        self.fixed.settle(at, filler);
+        with(filler)
+    }
+
+    /// What is copied of a word, in the bytes of `mask`.
+    fn choose(&mut self, at: u64, old: u64, mask: u64) -> u64 {
+        let is_public = |active: &Active| self.is_public(active, at, old);
+        if old == 0 || self.active.iter().any(is_public) && self.all_accept(at, old, old) {
+            return old;
+        }
+        let mut best = (0, 0);
+        for active in &self.active {
+            for offer in self.offers(active, at, old) {
+                let offer = offer & mask;
+                let accepts = |other: &&Active| self.accepts(other, at, old, offer);
+                let count = 1 + self.active.iter().filter(accepts).count();
+                if count > best.0 {
+                    best = (count, offer);
+                }
+            }
+        }
+        self.redacted.replaced += u64::from(best.1 != old);
+        self.redacted.unsettled += u64::from(best.0 <= self.active.len());
+        best.1
+    }
+
+    fn all_accept(&self, at: u64, old: u64, new: u64) -> bool {
+        self.active.iter().all(|active| self.accepts(active, at, old, new))
+    }
+
+    /// Whether a check makes the same of both words of a table.
+    fn accepts(&self, active: &Active, at: u64, old: u64, new: u64) -> bool {
+        let judge = &self.judge;
+        match active.numbers.role {
+            Role::L1 { active } => old == new || judge.l1(old, active) == judge.l1(new, active),
+            Role::RefcountTable => old == new || judge.refcount_table(old) == judge.refcount_table(new),
+            Role::BitmapTable => old == new || judge.bitmap_table(old) == judge.bitmap_table(new),
+            Role::RefcountBlock { first } => {
+                let expected = self.refcounts(first, active.numbers.start, at, old);
+                new == expected || self.refcounts(first, active.numbers.start, at, new) == expected
+            }
+            Role::BitmapData => old == new,
+            Role::L2 { .. } if self.is_second_half(active, at) => {
+                let (old, new) = (Judge::subclusters(old), Judge::subclusters(new));
+                match (old, new) {
+                    (Facts::Subclusters { any: a, .. }, Facts::Subclusters { any: b, .. })
+                        if L2Entry::new(active.first_half).is_compressed() =>
+                    {
+                        a == b
+                    }
+                    (
+                        Facts::Subclusters { allocated: a, invalid: x, .. },
+                        Facts::Subclusters { allocated: b, invalid: y, .. },
+                    ) => (a, x) == (b, y),
+                    _ => false,
+                }
+            }
+            Role::L2 { active: is_active, .. } => {
+                let follows = |word, next| judge.host(word).map(|host| next != 0 && next != host);
+                follows(old, active.follows.0) == follows(new, active.follows.1)
+                    && (old == new || judge.l2(old, is_active) == judge.l2(new, is_active))
+            }
+        }
+    }
+
+    /// Whether a word of a table tells nothing but where a cluster is, or how often it is referred to.
+    fn is_public(&self, active: &Active, at: u64, word: u64) -> bool {
+        let judge = &self.judge;
+        match active.numbers.role {
+            Role::L1 { active } => judge.is_public(judge.l1(word, active), word),
+            Role::RefcountTable => judge.is_public(judge.refcount_table(word), word),
+            Role::BitmapTable => judge.is_public(judge.bitmap_table(word), word),
+            Role::RefcountBlock { first } => self.refcounts(first, active.numbers.start, at, word) == word,
+            Role::BitmapData => true,
+            Role::L2 { .. } if self.is_second_half(active, at) => active.sound,
+            Role::L2 { .. } => judge.l2_is_public(word),
+        }
+    }
+
+    /// What may stand in for a word.
+    fn offers(&self, active: &Active, at: u64, word: u64) -> Vec<u64> {
+        match active.numbers.role {
+            Role::L1 { .. } => self.judge.l1_offers(word),
+            Role::RefcountTable => self.judge.refcount_table_offers(word),
+            Role::BitmapTable => self.judge.bitmap_table_offers(word),
+            Role::RefcountBlock { first } => vec![self.refcounts(first, active.numbers.start, at, word)],
+            Role::BitmapData => Vec::new(),
+            Role::L2 { .. } if self.is_second_half(active, at) => {
+                let zero = std::iter::once(0);
+                zero.chain(Judge::SUBCLUSTER_OFFERS).collect()
+            }
+            Role::L2 { .. } => self.judge.l2_offers(word, active.follows.1),
+        }
+    }
+
+    fn is_second_half(&self, active: &Active, at: u64) -> bool {
+        self.judge.geometry().extended_l2() && !(at - active.numbers.start).is_multiple_of(16)
+    }
+
+    /// A word of a refcount block, each of its refcounts replaced. Of clusters that a check does not look at, it is only asked
+    /// whether their refcount is 1.
+    fn refcounts(&self, first: u64, block: u64, at: u64, word: u64) -> u64 {
+        let Some(order) = self.judge.geometry().refcount_order() else { return 0 };
+        let per_word = 64u64 >> order;
+        let first = first.saturating_add((at - block) / 8 * per_word);
+        let old = word.to_be_bytes();
+        let new = (0..per_word).fold(old, |new, index| {
+            let value = refcount(old, order, index);
+            let is_counted = first.saturating_add(index) < self.areas.counts.end();
+            let value = if is_counted { self.stand_ins.of(value) } else { u64::from(value == 1) };
+            with_refcount(new, order, index, value)
+        });
+        u64::from_be_bytes(new)
+    }
+
+    fn went_by(&mut self, at: u64, old: u64, new: u64) {
+        let extended = self.judge.geometry().extended_l2();
+        let size = self.judge.geometry().cluster_size();
+        for active in &mut self.active {
+            if !matches!(active.numbers.role, Role::L2 { .. }) {
+                continue;
+            }
+            if extended && !(at - active.numbers.start).is_multiple_of(16) {
+                continue;
+            }
+            active.first_half = old;
+            if let Some(host) = self.judge.host(old) {
+                active.follows.0 = host + size;
+            }
+            if let Some(host) = self.judge.host(new) {
+                active.follows.1 = host + size;
+            }
+        }
+    }
+}
+
+/// Notes a range, together with the one before it where both are of one structure.
+fn tell(told: &mut Vec<(Range<u64>, Structure)>, range: Range<u64>, structure: Structure) {
+    match told.last_mut() {
+        Some((last, of)) if last.end == range.start && *of == structure => last.end = range.end,
+        _ => told.push((range, structure)),
+    }
+}
