@@ -8,6 +8,7 @@ mod fixed;
 mod luks;
 mod records;
 mod refcounts;
+mod snapshots;
 
 use std::fs::File;
 use std::io;
@@ -77,6 +78,8 @@ pub enum Structure {
     BitmapData,
     /// The LUKS header, without salts and digests.
     LuksHeader,
+    /// Leaked clusters that read as tables, or must not.
+    LeakedCluster,
 }
 
 impl Structure {
@@ -97,6 +100,7 @@ impl Structure {
             Self::BitmapTable => "bitmap tables",
             Self::BitmapData => "bitmap data",
             Self::LuksHeader => "LUKS header",
+            Self::LeakedCluster => "leaked clusters",
         }
     }
 }

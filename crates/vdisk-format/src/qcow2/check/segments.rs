@@ -6,14 +6,14 @@ use crate::qcow2::geometry::Area;
 
 /// A part of the file, and how many tables it is part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Segment {
-    pub(super) area: Area,
-    pub(super) times: u64,
+pub(in crate::qcow2) struct Segment {
+    pub(in crate::qcow2) area: Area,
+    pub(in crate::qcow2) times: u64,
 }
 
 /// The parts of `tables`, each once, in the order of the file. What an entry of an L1 or a bitmap table says does not
 /// depend on where the table begins: a thousand tables that overlap cost what they are long together.
-pub(super) fn segments(tables: impl IntoIterator<Item = Area>) -> Vec<Segment> {
+pub(in crate::qcow2) fn segments(tables: impl IntoIterator<Item = Area>) -> Vec<Segment> {
     let mut changes: BTreeMap<u64, i64> = BTreeMap::new();
     for table in tables.into_iter().filter(|table| table.length > 0) {
         *changes.entry(table.offset.0).or_default() += 1;

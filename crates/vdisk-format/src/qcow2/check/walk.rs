@@ -16,7 +16,7 @@ use crate::qcow2::l1::L1Entry;
 use crate::qcow2::tables::Tables;
 
 /// The largest L1 table that QEMU takes, in bytes.
-pub(super) const MAX_L1_BYTES: u64 = 32 << 20;
+pub(in crate::qcow2) const MAX_L1_BYTES: u64 = 32 << 20;
 
 /// What the visits come to.
 pub(super) struct Walk<'t, 'a> {
@@ -46,15 +46,15 @@ pub(super) struct Walk<'t, 'a> {
 
 /// How many L1 entries refer to an L2 table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Referrers {
+pub(in crate::qcow2) struct Referrers {
     /// Of the active L1 table.
-    pub(super) active: u64,
+    pub(in crate::qcow2) active: u64,
     /// Of the snapshots' L1 tables.
-    pub(super) snapshots: u64,
+    pub(in crate::qcow2) snapshots: u64,
 }
 
 impl Referrers {
-    pub(super) fn all(self) -> u64 {
+    pub(in crate::qcow2) fn all(self) -> u64 {
         self.active.saturating_add(self.snapshots)
     }
 }
@@ -87,12 +87,17 @@ impl<'t, 'a> Walk<'t, 'a> {
         }
     }
 
-    pub(super) fn header(&mut self) {
+    /// Visits everything, and counts who refers to what.
+    pub(super) fn references(&mut self) {
         self.region(Owner::Header, Area::new(0, self.geometry.cluster_size()));
+        self.l1_tables();
+        self.l2_tables();
+        self.regions();
+        self.refcount_blocks();
     }
 
     /// The active L1 table, then those of the snapshots: they are claimed, and the L2 tables that they refer to are noted.
-    pub(super) fn l1_tables(&mut self) {
+    fn l1_tables(&mut self) {
         let active = self.geometry.l1_table();
         self.region(Owner::L1Table { snapshot: None }, active);
         self.l1_entries(active, Referrers { active: 1, snapshots: 0 });
@@ -233,7 +238,7 @@ impl<'t, 'a> Walk<'t, 'a> {
     }
 
     /// Visits the L2 tables in the order of the file.
-    pub(super) fn l2_tables(&mut self) {
+    fn l2_tables(&mut self) {
         let tables = std::mem::take(&mut self.l2_tables);
         let total = tables.len() as u64;
         for (done, (&table, &by)) in tables.iter().enumerate() {

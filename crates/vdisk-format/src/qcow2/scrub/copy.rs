@@ -1,6 +1,5 @@
 //! [`Copy`]: the tables of an image on their way.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::areas::{Areas, Numbers, Role};
@@ -10,6 +9,7 @@ use super::records::Records;
 use super::refcounts::{StandIns, refcount, with_refcount};
 use super::{Options, Redacted, Scrubbed, Structure};
 use crate::error::Result;
+use crate::qcow2::check::Entries;
 use crate::qcow2::geometry::Area;
 use crate::qcow2::l2::L2Entry;
 use crate::qcow2::tables::Tables;
@@ -20,6 +20,12 @@ use crate::units::HostOffset;
 const PIECE: u64 = 128 << 10;
 /// Most words of tables that begin at no multiple of 8, which only a damaged image has.
 const MOST_ODD: usize = 1 << 20;
+/// Most tables that a word is part of. Where there are more, what a check finds in the others may differ.
+const MOST_ACTIVE: usize = 16;
+/// A word of narrow refcounts in which more are wrong says more of what it was than of what went wrong.
+const MOST_DOUBTFUL: usize = 4;
+/// An entry that no table has.
+const NO_ENTRY: u64 = 1 << 61;
 
 /// Tables on their way.
 pub(super) struct Copy<'t, 'a, W> {
@@ -47,19 +53,24 @@ struct Active {
     next_at: u64,
     /// Whether all of its entries are what they should be.
     sound: bool,
+    /// What the words of a leaked cluster look like so far; `None`: like no table.
+    entries: Option<Entries>,
+    /// Where there is room in it for a word that makes it none.
+    room: Option<u64>,
 }
 
 impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
     pub(super) fn new(tables: &'t Tables<'a>, fixed: &'t mut Fixed, options: Options, put: W) -> Self {
         let areas = Areas::new(tables);
-        let judge = Judge::new(tables, areas.counts.end());
-        let stand_ins = StandIns::new(&areas.counts, tables.geometry().refcount_order().unwrap_or(6));
+        let counts = &areas.survey.counts;
+        let judge = Judge::new(tables, counts.end());
+        let stand_ins = StandIns::new(counts, tables.geometry().refcount_order().unwrap_or(6));
         let redacted = Redacted::default();
         Self { tables, fixed, options, put, areas, judge, stand_ins, active: Vec::new(), redacted }
     }
 
     pub(super) fn all(mut self, scrubbed: &mut Scrubbed) -> Result<()> {
-        let counts = &self.areas.counts;
+        let counts = &self.areas.survey.counts;
         let exclusive = |area: Area| {
             let mut is_exclusive = true;
             let clusters = self.judge.geometry().clusters(area);
@@ -69,8 +80,11 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         let mut records = Records { fixed: self.fixed, options: self.options, redacted: scrubbed.redacted };
         records.others(self.tables, &exclusive);
         self.redacted = records.redacted;
-        let mut numbers = std::mem::take(&mut self.areas.numbers);
-        numbers.extend(self.bitmap_data());
+        if self.options.keep_bitmap_data {
+            self.areas.add_bitmap_data();
+        }
+        self.areas.add_leaked(self.fixed.words());
+        let numbers = std::mem::take(&mut self.areas.numbers);
         let (even, odd): (Vec<_>, Vec<_>) =
             numbers.into_iter().partition(|numbers| numbers.start.is_multiple_of(8));
         odd.into_iter().for_each(|numbers| self.odd(numbers));
@@ -79,22 +93,6 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         self.sweep(even, &mut scrubbed.tables_at)?;
         scrubbed.redacted = self.redacted;
         Ok(())
-    }
-
-    /// The clusters with data of bitmaps, where these are wanted and nothing else has them.
-    fn bitmap_data(&self) -> Vec<Numbers> {
-        let (bits, length) = (self.judge.geometry().cluster_bits(), self.judge.geometry().file_length());
-        let data: &BTreeSet<u64> = &self.areas.bitmap_data;
-        let wanted = data.iter().filter(|&&start| {
-            self.options.keep_bitmap_data && self.areas.counts.count(start >> bits) <= 1 && start < length
-        });
-        wanted
-            .map(|&start| Numbers {
-                start,
-                end: length.min(start.saturating_add(1 << bits)),
-                role: Role::BitmapData,
-            })
-            .collect()
     }
 
     /// A table that begins at no multiple of 8: its words are decided before all others.
@@ -111,7 +109,15 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
     }
 
     fn begin(&self, numbers: Numbers) -> Active {
-        let mut active = Active { numbers, follows: (0, 0), first_half: 0, next_at: 0, sound: false };
+        let mut active = Active {
+            numbers,
+            follows: (0, 0),
+            first_half: 0,
+            next_at: 0,
+            sound: false,
+            entries: (numbers.role == Role::Leaked).then(Entries::default),
+            room: None,
+        };
         if let Role::L2 { exclusive: true, .. } = numbers.role
             && self.judge.geometry().extended_l2()
         {
@@ -133,8 +139,12 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
                 at = left.peek().map_or(at, |next| next.start);
             }
             while let Some(next) = left.next_if(|next| next.start <= at) {
-                let active = self.begin(next);
-                self.active.push(active);
+                if self.active.len() < MOST_ACTIVE {
+                    let active = self.begin(next);
+                    self.active.push(active);
+                } else {
+                    self.redacted.unsettled += 1;
+                }
             }
             let end = self.active.iter().map(|active| active.numbers.end).min().unwrap_or(at);
             let end = left.peek().map_or(end, |next| end.min(next.start));
@@ -142,7 +152,13 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
                 tell(told, at..end, first.numbers.role.structure());
             }
             self.range(at..end)?;
-            self.active.retain(|active| active.numbers.end > end);
+            for active in self.active.extract_if(.., |active| active.numbers.end <= end) {
+                if let (Some(entries), Some(room)) = (active.entries, active.room)
+                    && entries.are_a_table()
+                {
+                    (self.put)(room, &NO_ENTRY.to_be_bytes())?;
+                }
+            }
             at = end;
             self.tables.view().report(total - left.len() as u64, total);
         }
@@ -152,6 +168,7 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
     fn range(&mut self, range: Range<u64>) -> Result<()> {
         let tables = self.tables;
         let view = tables.view();
+        self.note_room(&range);
         let mut buffer = vec![0; PIECE.min(range.end - range.start).next_multiple_of(8) as usize];
         let mut at = range.start;
         while let Some(data) = view.next_data(at..range.end) {
@@ -165,6 +182,15 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
             put_not_zero(start, bytes, &mut self.put)?;
         }
         Ok(())
+    }
+
+    /// Notes where a leaked cluster has nothing.
+    fn note_room(&mut self, range: &Range<u64>) {
+        let at = range.start.next_multiple_of(16);
+        let is_free = at.saturating_add(8) <= range.end && !self.fixed.intersects(at / 8..at / 8 + 1);
+        if let ([active], true) = (self.active.as_mut_slice(), is_free) {
+            active.room = active.room.or(Some(at));
+        }
     }
 
     fn words(&mut self, start: u64, bytes: &mut [u8]) {
@@ -231,11 +257,15 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
             Role::L1 { active } => old == new || judge.l1(old, active) == judge.l1(new, active),
             Role::RefcountTable => old == new || judge.refcount_table(old) == judge.refcount_table(new),
             Role::BitmapTable => old == new || judge.bitmap_table(old) == judge.bitmap_table(new),
-            Role::RefcountBlock { first } => {
-                let expected = self.refcounts(first, active.numbers.start, at, old);
-                new == expected || self.refcounts(first, active.numbers.start, at, new) == expected
+            Role::RefcountBlock { .. } => {
+                let expected = self.refcounts(active, at, old);
+                new == expected || self.refcounts(active, at, new) == expected
             }
             Role::BitmapData => old == new,
+            Role::Leaked => true,
+            Role::LostTable => {
+                old == new || self.is_second_half(active, at) || self.lost_entry(old) == self.lost_entry(new)
+            }
             Role::L2 { .. } if self.is_second_half(active, at) => {
                 let (old, new) = (Judge::subclusters(old), Judge::subclusters(new));
                 match (old, new) {
@@ -244,11 +274,7 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
                     {
                         a == b
                     }
-                    (
-                        Facts::Subclusters { allocated: a, invalid: x, .. },
-                        Facts::Subclusters { allocated: b, invalid: y, .. },
-                    ) => (a, x) == (b, y),
-                    _ => false,
+                    (old, new) => old == new,
                 }
             }
             Role::L2 { active: is_active, .. } => {
@@ -266,8 +292,10 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
             Role::L1 { active } => judge.is_public(judge.l1(word, active), word),
             Role::RefcountTable => judge.is_public(judge.refcount_table(word), word),
             Role::BitmapTable => judge.is_public(judge.bitmap_table(word), word),
-            Role::RefcountBlock { first } => self.refcounts(first, active.numbers.start, at, word) == word,
+            Role::RefcountBlock { .. } => self.refcounts(active, at, word) == word,
             Role::BitmapData => true,
+            Role::Leaked => false,
+            Role::LostTable => !self.is_second_half(active, at) && judge.l2_is_public(word),
             Role::L2 { .. } if self.is_second_half(active, at) => active.sound,
             Role::L2 { .. } => judge.l2_is_public(word),
         }
@@ -279,8 +307,10 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
             Role::L1 { .. } => self.judge.l1_offers(word),
             Role::RefcountTable => self.judge.refcount_table_offers(word),
             Role::BitmapTable => self.judge.bitmap_table_offers(word),
-            Role::RefcountBlock { first } => vec![self.refcounts(first, active.numbers.start, at, word)],
+            Role::RefcountBlock { .. } => vec![self.refcounts(active, at, word)],
             Role::BitmapData => Vec::new(),
+            Role::Leaked => vec![0],
+            Role::LostTable => vec![0, 1, word],
             Role::L2 { .. } if self.is_second_half(active, at) => {
                 let zero = std::iter::once(0);
                 zero.chain(Judge::SUBCLUSTER_OFFERS).collect()
@@ -293,30 +323,55 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         self.judge.geometry().extended_l2() && !(at - active.numbers.start).is_multiple_of(16)
     }
 
+    /// What a word says of a lost table; `None`: that it is none.
+    fn lost_entry(&self, word: u64) -> Option<Entries> {
+        let mut entries = Entries::default();
+        self.areas.lost_tables().count_one(word, &mut entries).map(|()| entries)
+    }
+
     /// A word of a refcount block, each of its refcounts replaced. Of clusters that a check does not look at, it is only asked
     /// whether their refcount is 1.
-    fn refcounts(&self, first: u64, block: u64, at: u64, word: u64) -> u64 {
+    fn refcounts(&self, active: &Active, at: u64, word: u64) -> u64 {
+        let Role::RefcountBlock { first, is_doubtful } = active.numbers.role else { return word };
         let Some(order) = self.judge.geometry().refcount_order() else { return 0 };
+        let counts = &self.areas.survey.counts;
         let per_word = 64u64 >> order;
-        let first = first.saturating_add((at - block) / 8 * per_word);
+        let first = first.saturating_add((at - active.numbers.start) / 8 * per_word);
         let old = word.to_be_bytes();
-        let new = (0..per_word).fold(old, |new, index| {
-            let value = refcount(old, order, index);
-            let is_counted = first.saturating_add(index) < self.areas.counts.end();
-            let value = if is_counted { self.stand_ins.of(value) } else { u64::from(value == 1) };
-            with_refcount(new, order, index, value)
-        });
-        u64::from_be_bytes(new)
+        let each = |value: &dyn Fn(u64, u64) -> u64| {
+            let new = (0..per_word).fold(old, |new, index| {
+                let value = value(first.saturating_add(index), refcount(old, order, index));
+                with_refcount(new, order, index, value)
+            });
+            u64::from_be_bytes(new)
+        };
+        if is_doubtful {
+            let most = (1 << (1 << order)) - 1;
+            let right = each(&|cluster, _| counts.count(cluster).min(most));
+            let differs =
+                |index: &u64| refcount(old, order, *index) != refcount(right.to_be_bytes(), order, *index);
+            if (0..per_word).filter(differs).count() > MOST_DOUBTFUL {
+                return right;
+            }
+        }
+        each(&|cluster, value| {
+            if cluster < counts.end() { self.stand_ins.of(value) } else { u64::from(value == 1) }
+        })
     }
 
     fn went_by(&mut self, at: u64, old: u64, new: u64) {
         let extended = self.judge.geometry().extended_l2();
         let size = self.judge.geometry().cluster_size();
+        let leaked = self.areas.lost_tables();
         for active in &mut self.active {
-            if !matches!(active.numbers.role, Role::L2 { .. }) {
+            if extended && !(at - active.numbers.start).is_multiple_of(16) {
                 continue;
             }
-            if extended && !(at - active.numbers.start).is_multiple_of(16) {
+            active.entries = active.entries.and_then(|mut entries| {
+                leaked.count_one(new, &mut entries)?;
+                Some(entries)
+            });
+            if !matches!(active.numbers.role, Role::L2 { .. }) {
                 continue;
             }
             active.first_half = old;

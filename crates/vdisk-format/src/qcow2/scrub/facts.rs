@@ -1,6 +1,7 @@
 //! [`Facts`]: all that a check makes of a word of a table. Words with the same facts are the same to it.
 
 use crate::qcow2::bitmap::{BitmapTableEntry, BitmapTableEntryKind};
+use crate::qcow2::check::{is_readable, stored_refcount};
 use crate::qcow2::geometry::{Area, Geometry, OFFSET_MASK};
 use crate::qcow2::l1::L1Entry;
 use crate::qcow2::l2::{L2Entry, SubclusterBitmap};
@@ -41,6 +42,7 @@ pub(super) enum Facts {
     },
     Refcounts {
         reserved: bool,
+        readable: bool,
         block: Place,
     },
     Bitmap {
@@ -95,16 +97,9 @@ impl<'t, 'a> Judge<'t, 'a> {
         if self.is_known(offset) {
             return Place::In { offset, copied };
         }
-        let refcount = self.stored_refcount(offset >> self.geometry.cluster_bits());
+        let refcount = stored_refcount(self.tables, offset >> self.geometry.cluster_bits());
         let wrong = active && refcount.is_some_and(|refcount| (refcount == 1) != copied);
         Place::Out { aligned: self.geometry.is_aligned(offset), wrong }
-    }
-
-    /// As a check reads it.
-    fn stored_refcount(&self, cluster: u64) -> Option<u64> {
-        let (index, _) = self.geometry.refcount_indices(cluster)?;
-        let entry = self.tables.refcount_table_entry(index).unwrap_or_default();
-        self.geometry.is_aligned(entry.block().0).then(|| self.tables.refcount(cluster).unwrap_or(0))
     }
 
     /// Offsets in stead of one that is not known, aligned as it is.
@@ -242,8 +237,10 @@ impl<'t, 'a> Judge<'t, 'a> {
 
     pub(super) fn refcount_table(&self, word: u64) -> Facts {
         let entry = RefcountTableEntry(word);
-        let block = self.place(entry.block().0, false, false);
-        if word == 0 { Facts::Nothing } else { Facts::Refcounts { reserved: entry.reserved() != 0, block } }
+        let offset = entry.block().0;
+        let (reserved, readable) = (entry.reserved() != 0, is_readable(&self.geometry, offset));
+        let block = self.place(offset, false, false);
+        if word == 0 { Facts::Nothing } else { Facts::Refcounts { reserved, readable, block } }
     }
 
     pub(super) fn refcount_table_offers(&self, word: u64) -> Vec<u64> {
@@ -253,7 +250,10 @@ impl<'t, 'a> Judge<'t, 'a> {
         if self.is_known(block) {
             return vec![flags | block];
         }
-        self.beyond(block, !RefcountTableEntry::RESERVED).map(|block| flags | block).collect()
+        let below = i64::MAX as u64;
+        let offsets = self.beyond(block, !RefcountTableEntry::RESERVED & below);
+        let unreadable = self.beyond(block, !RefcountTableEntry::RESERVED);
+        offsets.chain(unreadable).map(|block| flags | block).collect()
     }
 
     pub(super) fn bitmap_table(&self, word: u64) -> Facts {
@@ -274,7 +274,7 @@ impl<'t, 'a> Judge<'t, 'a> {
         match facts {
             Facts::Nothing => true,
             Facts::L1 { reserved: false, table: Place::In { offset, .. } }
-            | Facts::Refcounts { reserved: false, block: Place::In { offset, .. } } => {
+            | Facts::Refcounts { reserved: false, block: Place::In { offset, .. }, .. } => {
                 self.geometry.is_aligned(offset)
             }
             Facts::Bitmap { reserved: false, data: Place::In { offset, .. }, .. } => {

@@ -85,6 +85,11 @@ impl Fixed {
         self.words.range(words).next().is_some()
     }
 
+    /// Where the words are in which anything is decided.
+    pub(super) fn words(&self) -> impl Iterator<Item = u64> + '_ {
+        self.words.keys().map(|word| word * 8)
+    }
+
     pub(super) fn word(&self, at: u64) -> Option<&FixedWord> {
         self.words.get(&(at / 8))
     }

@@ -12,7 +12,6 @@ use crate::qcow2::crypto::crypto_header_pointer;
 use crate::qcow2::extension::{AreaEnd, Content, CryptoHeaderPointer, Extension, FeatureNames, Magic};
 use crate::qcow2::geometry::Area;
 use crate::qcow2::header::{Header, HeaderV2, HeaderV3, KnownAdditional, feature_bit_name};
-use crate::qcow2::snapshot::{Snapshot, SnapshotExtra, SnapshotHeader};
 use crate::qcow2::tables::Tables;
 
 /// Longer names are not there to be read, and are blanked.
@@ -21,12 +20,8 @@ const MAX_NAME: u64 = 1023;
 const MAX_FEATURE_NAMES: usize = 4096;
 /// Most bytes that are kept zero before the first that is not.
 const MAX_UNKNOWN: usize = 4096;
-/// The largest L1 table of a snapshot that QEMU takes, in entries.
-const MAX_L1_SIZE: u32 = 4 << 20;
 /// A bitmap with more extra data, in bytes, uses up what a check reads of all bitmaps' tables.
 const MOST_EXTRA_DATA: u32 = 64 << 20;
-/// Sizes in bytes, and times in nanoseconds, are smaller: 18 years.
-const MAX_NUMBER: u64 = 1 << 59;
 /// Formats that a backing file can have: no other word is copied.
 const FORMATS: [&[u8]; 16] = [
     b"raw",
@@ -95,14 +90,23 @@ impl Records<'_> {
     }
 
     /// A name, or what stands in for it.
-    fn name(&mut self, at: u64, name: &[u8], structure: Structure) {
+    pub(super) fn name(&mut self, at: u64, name: &[u8], structure: Structure) {
         if name.len() as u64 > MAX_NAME {
             self.redacted.blanked += 1;
         } else if self.options.keep_names {
             self.fixed.put(at, name, structure);
         } else {
-            self.fixed.fill(at, name.len() as u64, structure);
-            self.redacted.names += u64::from(!name.is_empty());
+            self.stand_in_name(at, name.len() as u64, structure);
+        }
+    }
+
+    /// What stands in for a name of `length` bytes.
+    pub(super) fn stand_in_name(&mut self, at: u64, length: u64, structure: Structure) {
+        if length > MAX_NAME {
+            self.redacted.blanked += 1;
+        } else {
+            self.fixed.fill(at, length, structure);
+            self.redacted.names += u64::from(length > 0);
         }
     }
 
@@ -171,14 +175,9 @@ impl Records<'_> {
 
     /// Everything else that is no table of numbers.
     pub(super) fn others(&mut self, tables: &Tables<'_>, is_exclusive: &dyn Fn(Area) -> bool) {
-        let mut snapshots = tables.snapshots();
-        while let Some(snapshot) = snapshots.next() {
-            match snapshot {
-                Ok(snapshot) => self.snapshot(tables, &snapshot, is_exclusive(snapshot.area())),
-                Err(_) => self.cut_snapshot(tables, snapshots.area().end()),
-            }
-        }
+        self.snapshots(tables, is_exclusive);
         self.bitmaps(tables.header());
+        self.first_wrong_entries(tables.header(), &|offset| !offset.is_multiple_of(8));
         if tables.header().extensions().any(|one| one.is_ok_and(|one| one.magic == Magic::CRYPTO_HEADER))
             && let Ok(Some(pointer)) = crypto_header_pointer(tables.header())
         {
@@ -200,91 +199,33 @@ impl Records<'_> {
     /// Where there is no cluster size, a check looks at bitmaps all the same: for the first wrong entry of each table.
     pub(super) fn bitmaps_alone(&mut self, header: &Header<'_>) {
         self.bitmaps(header);
+        self.first_wrong_entries(header, &|_| true);
+    }
+
+    /// The first wrong entry of each bitmap's table whose offset is `wanted`, as far as a check looks at the tables.
+    fn first_wrong_entries(&mut self, header: &Header<'_>, wanted: &dyn Fn(u64) -> bool) {
         let mut budget = TableBudget::new(header.image());
-        for extension in header.extensions().map_while(Result::ok) {
-            let Ok(Content::Bitmaps(bitmaps)) = extension.content() else { continue };
-            for bitmap in bitmaps.directory(header.image()).map_while(Result::ok) {
-                let Ok(()) = budget.spend(&bitmap) else { continue };
-                let Ok(table) = bitmap.table() else { continue };
-                let is_wrong = |entry: &BitmapTableEntry| {
-                    entry.kind() == BitmapTableEntryKind::Invalid || entry.reserved() != 0
-                };
-                if let Some(index) = table.entries().position(|entry| is_wrong(&entry)) {
-                    let at = bitmap.fixed.bitmap_table_offset + 8 * index as u64;
-                    self.fixed.put(at, &2u64.to_be_bytes(), Structure::BitmapTable);
-                }
+        let extensions = header.extensions().map_while(Result::ok);
+        let bitmaps = extensions.filter_map(|extension| match extension.content() {
+            Ok(Content::Bitmaps(bitmaps)) => Some(bitmaps),
+            _ => None,
+        });
+        for bitmap in bitmaps.take(1).flat_map(|first| first.directory(header.image()).map_while(Result::ok))
+        {
+            let offset = bitmap.fixed.bitmap_table_offset;
+            let Ok(()) = budget.spend(&bitmap) else { continue };
+            let Ok(table) = bitmap.table() else { continue };
+            let is_wrong = |entry: &BitmapTableEntry| {
+                entry.kind() == BitmapTableEntryKind::Invalid || entry.reserved() != 0
+            };
+            if !wanted(offset) {
+                continue;
+            }
+            if let Some(index) = table.entries().position(|entry| is_wrong(&entry)) {
+                let at = offset + 8 * index as u64;
+                self.fixed.put(at, &2u64.to_be_bytes(), Structure::BitmapTable);
             }
         }
-    }
-
-    /// Sizes are copied, for they say where the next entry is. The rest is, where the entry looks like one.
-    fn snapshot(&mut self, tables: &Tables<'_>, snapshot: &Snapshot<'_>, exclusive: bool) {
-        let at = snapshot.offset.0;
-        let fixed = snapshot.fixed;
-        let table = snapshot.l1_table();
-        let geometry = tables.geometry();
-        let is_there = geometry.is_aligned(table.offset.0) && table.end() <= geometry.file_length();
-        let (extra, known) = snapshot.extra();
-        let numbers = [fixed.vm_clock_nsec, extra.vm_state_size_large, extra.disk_size, extra.icount];
-        let is_sound = exclusive
-            && is_there
-            && fixed.l1_size <= MAX_L1_SIZE
-            && fixed.extra_data_size <= 1024
-            && fixed.date_nsec < 1_000_000_000
-            && numbers.iter().all(|&number| number < MAX_NUMBER || number == u64::MAX);
-        let kept = if is_sound {
-            fixed
-        } else {
-            self.redacted.blanked += 1;
-            let is_known = table.offset.0 < geometry.file_length();
-            SnapshotHeader {
-                l1_table_offset: if is_known { table.offset.0 } else { beyond(table.offset.0) },
-                l1_size: match fixed.l1_size {
-                    size if is_known => size,
-                    0 => 0,
-                    1..=MAX_L1_SIZE => 1,
-                    _ => u32::MAX,
-                },
-                id_str_size: fixed.id_str_size,
-                name_size: fixed.name_size,
-                extra_data_size: fixed.extra_data_size,
-                ..SnapshotHeader::default()
-            }
-        };
-        self.fixed.put(at, &kept.to_bytes(), Structure::SnapshotTable);
-        let extra_at = at + SnapshotHeader::SIZE;
-        if is_sound {
-            let bytes = extra.to_bytes();
-            self.fixed.put(extra_at, clipped(&bytes, 0, known), Structure::SnapshotTable);
-        }
-        self.redacted.blanked += u64::from(snapshot.extra_data.len() as u64 > SnapshotExtra::SIZE);
-        let id_at = extra_at + u64::from(fixed.extra_data_size);
-        if is_sound && snapshot.id.len() <= 10 && snapshot.id.iter().all(u8::is_ascii_digit) {
-            self.fixed.put(id_at, snapshot.id, Structure::SnapshotTable);
-        } else {
-            self.name(id_at, snapshot.id, Structure::SnapshotTable);
-        }
-        self.name(id_at + snapshot.id.len() as u64, snapshot.name, Structure::SnapshotTable);
-    }
-
-    /// An entry that the file's end cuts short, cut short all the same.
-    fn cut_snapshot(&mut self, tables: &Tables<'_>, at: u64) {
-        let Ok(fixed) = SnapshotHeader::parse(tables.view().bytes(), at) else { return };
-        let room = tables.view().length() - at;
-        let most = SnapshotHeader::SIZE + u64::from(u32::MAX);
-        let extra_data_size = if room < most { u32::MAX } else { fixed.extra_data_size };
-        let cut = if room < most {
-            SnapshotHeader { extra_data_size, ..SnapshotHeader::default() }
-        } else {
-            SnapshotHeader {
-                extra_data_size,
-                id_str_size: fixed.id_str_size,
-                name_size: fixed.name_size,
-                ..SnapshotHeader::default()
-            }
-        };
-        self.redacted.blanked += 1;
-        self.fixed.put(at, &cut.to_bytes(), Structure::SnapshotTable);
     }
 
     fn bitmap(&mut self, header: &Header<'_>, bitmap: &Bitmap<'_>) {
@@ -313,7 +254,7 @@ impl Records<'_> {
 const BEYOND: u64 = 1 << 62;
 
 /// An offset beyond any file, aligned as `offset` is, to any power of two up to the largest cluster.
-const fn beyond(offset: u64) -> u64 {
+pub(super) const fn beyond(offset: u64) -> u64 {
     let aligned = offset.trailing_zeros();
     if aligned >= *CLUSTER_BITS.end() { BEYOND } else { BEYOND + (1 << aligned) }
 }
