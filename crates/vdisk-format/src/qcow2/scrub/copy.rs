@@ -22,8 +22,10 @@ const PIECE: u64 = 128 << 10;
 const MOST_ODD: usize = 1 << 20;
 /// Most tables that a word is part of. Where there are more, what a check finds in the others may differ.
 const MOST_ACTIVE: usize = 16;
-/// A word of narrow refcounts in which more are wrong says more of what it was than of what went wrong.
+/// A word of narrow refcounts in which more are wrong, and no two are alike, is more likely a guest's.
 const MOST_DOUBTFUL: usize = 4;
+/// So often, more words are tried where tables lie over one another.
+const MOST_SEARCHES: usize = 1 << 16;
 /// An entry that no table has.
 const NO_ENTRY: u64 = 1 << 61;
 
@@ -38,6 +40,8 @@ pub(super) struct Copy<'t, 'a, W> {
     stand_ins: StandIns,
     /// The tables that the next word is part of.
     active: Vec<Active>,
+    /// How often more than the usual words were tried.
+    searches: usize,
     redacted: Redacted,
 }
 
@@ -66,7 +70,18 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         let judge = Judge::new(tables, counts.end());
         let stand_ins = StandIns::new(counts, tables.geometry().refcount_order().unwrap_or(6));
         let redacted = Redacted::default();
-        Self { tables, fixed, options, put, areas, judge, stand_ins, active: Vec::new(), redacted }
+        Self {
+            tables,
+            fixed,
+            options,
+            put,
+            areas,
+            judge,
+            stand_ins,
+            active: Vec::new(),
+            searches: 0,
+            redacted,
+        }
     }
 
     pub(super) fn all(mut self, scrubbed: &mut Scrubbed) -> Result<()> {
@@ -232,18 +247,40 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         }
         let mut best = (0, 0);
         for active in &self.active {
-            for offer in self.offers(active, at, old) {
-                let offer = offer & mask;
-                let accepts = |other: &&Active| self.accepts(other, at, old, offer);
-                let count = 1 + self.active.iter().filter(accepts).count();
-                if count > best.0 {
-                    best = (count, offer);
-                }
+            let offers = self.offers(active, at, old);
+            best = self.best(best, offers.into_iter().map(|offer| offer & mask), at, old);
+        }
+        if best.0 <= self.active.len() && self.active.len() > 1 && self.searches < MOST_SEARCHES {
+            self.searches += 1;
+            for active in &self.active {
+                let offers = self.judge.offers_to_several(old, active.follows.1);
+                best = self.best(best, offers.map(|offer| offer & mask), at, old);
             }
         }
         self.redacted.replaced += u64::from(best.1 != old);
         self.redacted.unsettled += u64::from(best.0 <= self.active.len());
         best.1
+    }
+
+    /// The offer that most tables take for what was there, and by how many more than none.
+    fn best(
+        &self,
+        mut best: (usize, u64),
+        offers: impl Iterator<Item = u64>,
+        at: u64,
+        old: u64,
+    ) -> (usize, u64) {
+        for offer in offers {
+            let accepts = |other: &&Active| self.accepts(other, at, old, offer);
+            let count = 1 + self.active.iter().filter(accepts).count();
+            if count > best.0 {
+                best = (count, offer);
+            }
+            if best.0 > self.active.len() {
+                break;
+            }
+        }
+        best
     }
 
     fn all_accept(&self, at: u64, old: u64, new: u64) -> bool {
@@ -350,7 +387,9 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
             let right = each(&|cluster, _| counts.count(cluster).min(most));
             let differs =
                 |index: &u64| refcount(old, order, *index) != refcount(right.to_be_bytes(), order, *index);
-            if (0..per_word).filter(differs).count() > MOST_DOUBTFUL {
+            let changes = |index: &u64| refcount(old, order, *index) != refcount(old, order, index + 1);
+            let changes = (0..per_word - 1).filter(changes).count() as u64;
+            if (0..per_word).filter(differs).count() > MOST_DOUBTFUL && changes > per_word / 4 {
                 return right;
             }
         }

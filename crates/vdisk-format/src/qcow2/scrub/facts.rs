@@ -10,7 +10,9 @@ use crate::qcow2::tables::Tables;
 
 /// What a check takes for reserved in an L2 entry that is not compressed.
 const L2_RESERVED: u64 = 0x3f00_0000_0000_01fe;
-/// Offsets that are beyond any file, and multiples of any cluster size: so many of each kind.
+/// An offset that is beyond any file, and a multiple of any cluster size.
+const FAR: u64 = 1 << 54;
+/// So many offsets behind it are tried.
 const BEYOND: u64 = 3;
 
 /// What a check makes of a word.
@@ -63,8 +65,8 @@ pub(super) enum Place {
         /// Whether the `COPIED` flag contradicts the refcount, which there is all the same.
         wrong: bool,
     },
-    /// To the external data file.
-    External { aligned: bool, copied: bool },
+    /// To the external data file: where, unless that is behind its end.
+    External { offset: Option<u64>, aligned: bool, copied: bool },
 }
 
 /// What an entry is judged by.
@@ -102,12 +104,18 @@ impl<'t, 'a> Judge<'t, 'a> {
         Place::Out { aligned: self.geometry.is_aligned(offset), wrong }
     }
 
-    /// Offsets in stead of one that is not known, aligned as it is.
-    fn beyond(&self, offset: u64, mask: u64) -> impl Iterator<Item = u64> + use<> {
+    /// Where something is in the external data file.
+    fn external(&self, offset: u64, copied: bool) -> Place {
+        let end = self.geometry.guest_clusters().saturating_mul(self.geometry.cluster_size());
+        let aligned = self.geometry.is_aligned(offset);
+        Place::External { offset: Some(offset).filter(|&offset| offset < end), aligned, copied }
+    }
+
+    /// Offsets in stead of one that is not known, aligned as it is: behind `from`, which is beyond any file.
+    fn beyond(&self, offset: u64, from: u64) -> impl Iterator<Item = u64> + use<> {
         let size = self.geometry.cluster_size();
         let more = if self.geometry.is_aligned(offset) { 0 } else { 512 };
-        let last = mask & !(size - 1);
-        (0..BEYOND).map(move |i| last - i * size + more)
+        (0..BEYOND).map(move |i| from + 2 * i * size + more)
     }
 
     pub(super) fn l1(&self, word: u64, active: bool) -> Facts {
@@ -129,7 +137,7 @@ impl<'t, 'a> Judge<'t, 'a> {
         if self.is_known(offset) {
             return vec![flags | copied | offset];
         }
-        let offsets = follows.into_iter().chain(self.beyond(offset, OFFSET_MASK));
+        let offsets = follows.into_iter().chain(self.beyond(offset, FAR));
         offsets
             .flat_map(|offset| [flags | copied | offset, flags | copied ^ L1Entry::COPIED | offset])
             .collect()
@@ -163,7 +171,7 @@ impl<'t, 'a> Judge<'t, 'a> {
         let reserved = word & L2_RESERVED != 0;
         let host = self.host(word).map(|offset| {
             if self.geometry.data_file() {
-                Place::External { aligned: self.geometry.is_aligned(offset), copied: entry.copied() }
+                self.external(offset, entry.copied())
             } else {
                 self.place(offset, entry.copied(), active)
             }
@@ -183,7 +191,7 @@ impl<'t, 'a> Judge<'t, 'a> {
             // The lowest of the reserved bits, behind which the offset is none of the file.
             let reserved = reserved & reserved.wrapping_neg();
             let split = self.geometry.compressed_split().min(56);
-            let beyond = ((1u64 << split) - 1) & !511;
+            let beyond = 1u64 << (split - 1);
             let there = word & !(L2Entry::COPIED | L2Entry::COMPRESSED);
             return match self.l2(word, false) {
                 Facts::Compressed { data: Some(_), .. } => vec![flags | there],
@@ -194,7 +202,10 @@ impl<'t, 'a> Judge<'t, 'a> {
         match self.host(word) {
             None => vec![flags | copied, flags],
             Some(offset) if self.geometry.data_file() => {
-                let offsets = [follows, 0].into_iter().chain(self.beyond(offset, OFFSET_MASK));
+                if let Place::External { offset: Some(offset), .. } = self.external(offset, entry.copied()) {
+                    return vec![flags | copied | offset];
+                }
+                let offsets = [follows].into_iter().chain(self.beyond(offset, FAR));
                 offsets.map(|offset| flags | copied | offset & OFFSET_MASK).collect()
             }
             Some(offset) => {
@@ -206,13 +217,6 @@ impl<'t, 'a> Judge<'t, 'a> {
 
     /// Whether an entry of an L2 table says where a cluster is, or that there is none, and nothing else.
     pub(super) fn l2_is_public(&self, word: u64) -> bool {
-        if self.geometry.data_file()
-            && let Some(offset) = self.host(word)
-        {
-            let end = self.geometry.guest_clusters().saturating_mul(self.geometry.cluster_size());
-            let rest = word & !(OFFSET_MASK | L2Entry::COPIED | 1);
-            return rest == 0 && self.geometry.is_aligned(offset) && offset < end;
-        }
         match self.l2(word, false) {
             Facts::Nothing => true,
             Facts::L2 { reserved: false, low_reserved: false, host: None, .. } => {
@@ -221,6 +225,12 @@ impl<'t, 'a> Judge<'t, 'a> {
             Facts::L2 {
                 reserved: false, low_reserved: false, host: Some(Place::In { offset, .. }), ..
             } => self.geometry.is_aligned(offset),
+            Facts::L2 {
+                reserved: false,
+                low_reserved: false,
+                host: Some(Place::External { offset: Some(_), aligned, .. }),
+                ..
+            } => aligned,
             Facts::Compressed { copied: false, reserved: false, data: Some(_) } => !self.geometry.data_file(),
             _ => false,
         }
@@ -231,6 +241,25 @@ impl<'t, 'a> Judge<'t, 'a> {
         let bitmap = SubclusterBitmap(word);
         let (allocated, invalid) = (bitmap.allocated() != 0, bitmap.invalid() != 0);
         Facts::Subclusters { any: word != 0, allocated, invalid }
+    }
+
+    /// Words for what several tables make something of, each something else: the parts that entries have, in all ways.
+    pub(super) fn offers_to_several(&self, word: u64, follows: u64) -> impl Iterator<Item = u64> + use<> {
+        let split = self.geometry.compressed_split().min(56);
+        let offset = word & OFFSET_MASK;
+        let known = Some(offset).filter(|&offset| self.is_known(offset));
+        let far = [FAR, FAR | 512, 1 << (split - 1), 1 << (split - 1) | 512];
+        let near = [follows & OFFSET_MASK, 0].into_iter();
+        let offsets: Vec<u64> = known.into_iter().chain(near).chain(far).collect();
+        let flags = word & L2Entry::COMPRESSED;
+        offsets.into_iter().flat_map(move |offset| {
+            let copied = [word & L2Entry::COPIED, !word & L2Entry::COPIED];
+            let high = [0, 1 << 56, 1 << 61];
+            copied.into_iter().flat_map(move |copied| {
+                high.into_iter()
+                    .flat_map(move |high| (0..4).map(move |low| flags | copied | high | offset | low))
+            })
+        })
     }
 
     pub(super) const SUBCLUSTER_OFFERS: [u64; 3] = [1 << 32 | 1, 1, 1 << 32];
@@ -250,9 +279,8 @@ impl<'t, 'a> Judge<'t, 'a> {
         if self.is_known(block) {
             return vec![flags | block];
         }
-        let below = i64::MAX as u64;
-        let offsets = self.beyond(block, !RefcountTableEntry::RESERVED & below);
-        let unreadable = self.beyond(block, !RefcountTableEntry::RESERVED);
+        let offsets = self.beyond(block, FAR);
+        let unreadable = self.beyond(block, 1 << 63);
         offsets.chain(unreadable).map(|block| flags | block).collect()
     }
 
