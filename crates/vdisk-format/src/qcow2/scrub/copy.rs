@@ -20,10 +20,13 @@ use crate::units::HostOffset;
 const PIECE: u64 = 128 << 10;
 /// Most words of tables that begin at no multiple of 8, which only a damaged image has.
 const MOST_ODD: usize = 1 << 20;
-/// Most tables that a word is part of. Where there are more, what a check finds in the others may differ.
+/// Words of tables that are looked at for each byte of the file, and at least.
+const VISITS: u64 = 8;
+const MIN_VISITS: u64 = 1 << 22;
+/// Most tables that a word is part of when that is used up: what a check finds in the others may differ.
 const MOST_ACTIVE: usize = 16;
-/// A word of narrow refcounts in which more are wrong, and no two are alike, is more likely a guest's.
-const MOST_DOUBTFUL: usize = 4;
+/// Bytes of a doubtful block's word that are copied for the findings that they are. More are as good as a guest's data.
+const MOST_DOUBTFUL: usize = 3;
 /// So often, more words are tried where tables lie over one another.
 const MOST_SEARCHES: usize = 1 << 16;
 /// An entry that no table has.
@@ -40,6 +43,8 @@ pub(super) struct Copy<'t, 'a, W> {
     stand_ins: StandIns,
     /// The tables that the next word is part of.
     active: Vec<Active>,
+    /// How many words of tables may still be looked at before only a few tables of each word are.
+    visits: u64,
     /// How often more than the usual words were tried.
     searches: usize,
     redacted: Redacted,
@@ -69,6 +74,7 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         let counts = &areas.survey.counts;
         let judge = Judge::new(tables, counts.end());
         let stand_ins = StandIns::new(counts, tables.geometry().refcount_order().unwrap_or(6));
+        let visits = tables.view().length().saturating_mul(VISITS).max(MIN_VISITS);
         let redacted = Redacted::default();
         Self {
             tables,
@@ -79,6 +85,7 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
             judge,
             stand_ins,
             active: Vec::new(),
+            visits,
             searches: 0,
             redacted,
         }
@@ -154,7 +161,7 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
                 at = left.peek().map_or(at, |next| next.start);
             }
             while let Some(next) = left.next_if(|next| next.start <= at) {
-                if self.active.len() < MOST_ACTIVE {
+                if self.active.len() < MOST_ACTIVE || self.visits > 0 {
                     let active = self.begin(next);
                     self.active.push(active);
                 } else {
@@ -166,6 +173,7 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
             if let Some(first) = self.active.first() {
                 tell(told, at..end, first.numbers.role.structure());
             }
+            self.visits = self.visits.saturating_sub((end - at) / 8 * self.active.len() as u64);
             self.range(at..end)?;
             for active in self.active.extract_if(.., |active| active.numbers.end <= end) {
                 if let (Some(entries), Some(room)) = (active.entries, active.room)
@@ -234,6 +242,18 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         let with = |filler| u64::from_be_bytes(fixed.over(rest, filler));
         let filler = FILLERS.into_iter().find(|&filler| self.all_accept(at, old, with(filler)));
         self.redacted.unsettled += u64::from(filler.is_none());
+        if filler.is_none() && std::env::var_os("VDISK_TRACE").is_some() {
+            eprintln!("FIXED {at:#x} {old:#x} -> {:#x} {:?}", with(FILLERS[0]), fixed);
+            for a in &self.active {
+                eprintln!(
+                    "   {:?} {:#x}.. accepts {} fol {:x?}",
+                    a.numbers.role,
+                    a.numbers.start,
+                    self.accepts(a, at, old, with(FILLERS[0])),
+                    a.follows
+                );
+            }
+        }
         let filler = filler.unwrap_or(FILLERS[0]);
         self.fixed.settle(at, filler);
         with(filler)
@@ -259,6 +279,18 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         }
         self.redacted.replaced += u64::from(best.1 != old);
         self.redacted.unsettled += u64::from(best.0 <= self.active.len());
+        if best.0 <= self.active.len() && std::env::var_os("VDISK_TRACE").is_some() {
+            eprintln!("CHOOSE {at:#x} {old:#x} -> {:#x}", best.1);
+            for a in &self.active {
+                eprintln!(
+                    "   {:?} {:#x}.. accepts {} fol {:x?}",
+                    a.numbers.role,
+                    a.numbers.start,
+                    self.accepts(a, at, old, best.1),
+                    a.follows
+                );
+            }
+        }
         best.1
     }
 
@@ -382,20 +414,21 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
             });
             u64::from_be_bytes(new)
         };
-        if is_doubtful {
-            let most = (1 << (1 << order)) - 1;
-            let right = each(&|cluster, _| counts.count(cluster).min(most));
-            let differs =
-                |index: &u64| refcount(old, order, *index) != refcount(right.to_be_bytes(), order, *index);
-            let changes = |index: &u64| refcount(old, order, *index) != refcount(old, order, index + 1);
-            let changes = (0..per_word - 1).filter(changes).count() as u64;
-            if (0..per_word).filter(differs).count() > MOST_DOUBTFUL && changes > per_word / 4 {
-                return right;
+        let new = each(&|cluster, value| {
+            if cluster < counts.end() {
+                self.stand_ins.of(value)
+            } else {
+                u64::from(value == 1 && !is_doubtful)
             }
+        });
+        if !is_doubtful {
+            return new;
         }
-        each(&|cluster, value| {
-            if cluster < counts.end() { self.stand_ins.of(value) } else { u64::from(value == 1) }
-        })
+        let most = (1 << (1 << order)) - 1;
+        let right = each(&|cluster, _| counts.count(cluster).min(most));
+        let bytes = new.to_be_bytes().into_iter().zip(old).zip(right.to_be_bytes());
+        let telling = bytes.filter(|((new, old), right)| new == old && new != right && *new != 0);
+        if telling.count() > MOST_DOUBTFUL { right } else { new }
     }
 
     fn went_by(&mut self, at: u64, old: u64, new: u64) {

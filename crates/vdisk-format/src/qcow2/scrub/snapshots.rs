@@ -17,6 +17,10 @@ const MIN_EXTRA_DATA: u32 = 16;
 const MAX_L1_SIZE: u32 = (MAX_L1_BYTES / 8) as u32;
 /// Sizes in bytes, and times in nanoseconds, are smaller: 18 years.
 const MAX_NUMBER: u64 = 1 << 59;
+/// The first four fields of an entry, and the last one.
+const JUDGED_FIELDS: [(u64, u64); 2] = [(0, 16), (36, 4)];
+/// Where the disk's size is in the extra data.
+const DISK_SIZE_AT: u64 = 8;
 /// QEMU's IDs are numbers up to this long: of any other it is only told which are the same.
 const MAX_ID: usize = 5;
 /// Bytes of what stands in for another ID: as many as it had, up to this.
@@ -200,17 +204,15 @@ impl Records<'_> {
             (Ok(id_str_size), Ok(name_size)) => SnapshotHeader { id_str_size, name_size, ..kept },
             _ => kept,
         };
-        self.fixed.put(place.at, &kept.to_bytes(), Structure::SnapshotTable);
         let extra_at = place.at + SnapshotHeader::SIZE;
-        let extra = SnapshotExtra { disk_size: disk_size.unwrap_or(extra.disk_size), ..extra };
-        let bytes = if is_sound {
-            extra
+        if is_sound {
+            self.fixed.put(place.at, &kept.to_bytes(), Structure::SnapshotTable);
+            self.fixed.put(extra_at, clipped(&extra.to_bytes(), 0, known), Structure::SnapshotTable);
         } else {
-            SnapshotExtra { disk_size: extra.disk_size, ..SnapshotExtra::default() }
-        }
-        .to_bytes();
-        if is_sound || disk_size.is_some() {
-            self.fixed.put(extra_at, clipped(&bytes, 0, known), Structure::SnapshotTable);
+            self.judged_fields(place.at, &kept);
+            if let Some(disk_size) = disk_size {
+                self.fixed.put(extra_at + DISK_SIZE_AT, &disk_size.to_be_bytes(), Structure::SnapshotTable);
+            }
         }
         self.redacted.blanked += u64::from(snapshot.extra_data.len() as u64 > SnapshotExtra::SIZE);
         let id_at = extra_at + u64::from(fixed.extra_data_size);
@@ -228,7 +230,15 @@ impl Records<'_> {
         let (stand_in, _) = place.stand_in(entry.fixed, None);
         let kept = only_sizes(stand_in, place.sizes(entry.fixed));
         self.redacted.blanked += 1;
-        self.fixed.put(place.at, &kept.to_bytes(), Structure::SnapshotTable);
+        self.judged_fields(place.at, &kept);
+    }
+
+    /// Of an entry, what a check looks at: the rest may be a table to something else.
+    fn judged_fields(&mut self, at: u64, entry: &SnapshotHeader) {
+        let bytes = entry.to_bytes();
+        for (start, length) in JUDGED_FIELDS {
+            self.fixed.put(at + start, clipped(&bytes, start, length), Structure::SnapshotTable);
+        }
     }
 }
 
