@@ -7,12 +7,14 @@ use std::path::Path;
 use serde::Serialize;
 use tempfile::NamedTempFile;
 use tool_support::image::{OpenArgs, same_file, with_progress};
+use tool_support::status::warn;
 use tool_support::{Failure, Out, Outcome};
 use vdisk_format::Image;
-use vdisk_format::check::Check;
 use vdisk_format::qcow2::check::check;
 use vdisk_format::qcow2::header::{Header, MAGIC};
-use vdisk_format::qcow2::scrub::{Audit, Options, Redacted, Scrubbed, audit, scrub_to};
+use vdisk_format::qcow2::scrub::{
+    Audit, Difference, Options, Redacted, Scrubbed, audit, differences, scrub_to,
+};
 
 use crate::args::ScrubArgs;
 
@@ -30,6 +32,8 @@ struct ScrubDocument {
     audit: Audit,
     /// Whether a check finds the same in both.
     same_findings: bool,
+    /// What it does not.
+    differences: Vec<Difference>,
 }
 
 pub(super) fn run(path: &Path, open: OpenArgs, json: bool, args: &ScrubArgs) -> Outcome {
@@ -47,7 +51,7 @@ pub(super) fn run(path: &Path, open: OpenArgs, json: bool, args: &ScrubArgs) -> 
     let file = temporary(&target).map_err(failed)?;
     let options = Options::default().keep_names(args.keep_names).keep_bitmap_data(args.keep_bitmap_data);
     let scrubbed = with_progress("copying", &image, |view| scrub_to(view, options, file.as_file()))?;
-    let (audit, same_findings) = audited(&image, &file, &scrubbed)?;
+    let (audit, differences) = audited(&image, &file, &scrubbed)?;
     if let Some(existing) = &existing {
         file.as_file().set_permissions(existing.metadata.permissions()).map_err(failed)?;
     }
@@ -60,7 +64,7 @@ pub(super) fn run(path: &Path, open: OpenArgs, json: bool, args: &ScrubArgs) -> 
         }
         _ => failed(error),
     })?;
-    tell(path, out, json, &scrubbed, audit, same_findings)
+    tell(path, out, json, &scrubbed, audit, differences)
 }
 
 fn expect_qcow2_unless(force: bool, path: &Path, image: &Image) -> Outcome {
@@ -88,7 +92,7 @@ fn temporary(target: &Path) -> io::Result<NamedTempFile> {
 }
 
 /// Reads the copy again: accounts for every byte, and checks it. A copy with a byte too many is not given a name.
-fn audited(image: &Image, file: &NamedTempFile, scrubbed: &Scrubbed) -> Outcome<(Audit, bool)> {
+fn audited(image: &Image, file: &NamedTempFile, scrubbed: &Scrubbed) -> Outcome<(Audit, Vec<Difference>)> {
     let copy = Image::options().lock(false).open(file.path())?;
     let audit = audit(&copy, scrubbed);
     if !audit.is_sound() {
@@ -96,24 +100,8 @@ fn audited(image: &Image, file: &NamedTempFile, scrubbed: &Scrubbed) -> Outcome<
         let what = format!("{} bytes are in the copy that nobody copied", audit.stray_bytes);
         return Err(Failure::failed(format!("the audit failed: {what}, the first at {at:#x}")));
     }
-    let same = same(&check(image)?, &check(&copy)?);
-    Ok((audit, same))
-}
-
-/// Whether two checks find the same, whatever the values are that are wrong.
-fn same(a: &Check, b: &Check) -> bool {
-    let counts = |check: &Check| {
-        (
-            (check.corruptions, check.leaks, check.check_errors, check.extra_corruptions),
-            (check.total_clusters, check.allocated_clusters, check.fragmented_clusters),
-            (check.compressed_clusters, check.image_end_offset, check.omitted_findings),
-        )
-    };
-    let findings = |check: &Check| {
-        let findings = check.report.findings().iter();
-        findings.map(|finding| (finding.code, finding.place.clone())).collect::<Vec<_>>()
-    };
-    counts(a) == counts(b) && findings(a) == findings(b)
+    let (before, after) = (check(image)?, check(&copy)?);
+    Ok((audit, differences(&before, &after)))
 }
 
 fn tell(
@@ -122,8 +110,15 @@ fn tell(
     json: bool,
     scrubbed: &Scrubbed,
     audit: Audit,
-    same_findings: bool,
+    differences: Vec<Difference>,
 ) -> Outcome {
+    if !differences.is_empty() {
+        warn(&format!(
+            "a check of the copy does not find what it finds in {}: {}",
+            path.display(),
+            listed(&differences)
+        ));
+    }
     let mut stdout = Out::stdout();
     if json {
         stdout.json(&ScrubDocument {
@@ -134,17 +129,18 @@ fn tell(
             l2_tables: scrubbed.tables,
             redacted: scrubbed.redacted,
             audit,
-            same_findings,
+            same_findings: differences.is_empty(),
+            differences,
         })?;
         return Ok(stdout.finish()?);
     }
     let Redacted { names, blanked, replaced, .. } = scrubbed.redacted;
-    let verdict = if same_findings {
-        "a check finds the same in it"
+    let verdict = if differences.is_empty() {
+        "and a check finds the same in it"
     } else {
-        "but a check finds something else in it, for structures lie over one another"
+        "but a check finds something else in it: send its output with the copy"
     };
-    writeln!(stdout, "{} bytes of metadata were copied, and {verdict}.", audit.bytes())?;
+    writeln!(stdout, "{} bytes of metadata were copied, {verdict}.", audit.bytes())?;
     for part in &audit.structures {
         writeln!(stdout, "{:>12} {}", part.bytes, part.structure.name())?;
     }
@@ -153,6 +149,14 @@ fn tell(
         "Names replaced: {names}. Contents left out: {blanked}. Words of tables replaced: {replaced}."
     )?;
     Ok(stdout.finish()?)
+}
+
+/// Each difference in a few words.
+fn listed(differences: &[Difference]) -> String {
+    let each = differences
+        .iter()
+        .map(|Difference { code, image, copy, .. }| format!("{code} {image}, in the copy {copy}"));
+    each.collect::<Vec<_>>().join("; ")
 }
 
 /// Gives the copy its name, in place of the file that was found there, and of no other.

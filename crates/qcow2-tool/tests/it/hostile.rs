@@ -17,14 +17,18 @@ const KIB: u64 = 32 << 10;
 /// The same for a file of 16 TiB with a hundred thousand tables, as far from one another as can be.
 const SPARSE_KIB: u64 = 64 << 10;
 
-/// Checks the image as text and as JSON, with all the memory there is and with little of it.
+/// Checks the image as text and as JSON, and scrubs it, with all the memory there is and with little of it.
 fn check(name: &str, image: &Path, is_small: bool) {
     let program = QCOW2.path();
     let image = text(image);
     let limited = format!("ulimit -v 200000; exec {program} {image} check --json");
     let mut lines = vec![vec![program, image, "check"], vec![program, image, "check", "--json"]];
+    let out = format!("{image}.copy");
+    let scrub = format!("ulimit -v 200000; exec {program} {image} scrub {out} --force");
     if is_small {
         lines.push(vec!["sh", "-c", &limited]);
+        lines.push(vec![program, image, "scrub", &out, "--force"]);
+        lines.push(vec!["sh", "-c", &scrub]);
     }
     for (cost, line) in measure(&lines).into_iter().zip(&lines) {
         let Cost { status, seconds, peak, stderr } = cost;

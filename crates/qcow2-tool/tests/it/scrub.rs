@@ -131,3 +131,59 @@ fn what_is_no_qcow2_image_is_copied_only_by_force() {
     qcow2(&image, &["scrub", text(&out), "--force"]).expect(0);
     assert!(fs::read(&out).unwrap()[112..].windows(6).all(|part| part != [CANARY; 6]));
 }
+
+/// Writes a number of the header or of a table.
+fn put(image: &Path, at: u64, number: u64) {
+    use std::os::unix::fs::FileExt;
+    let file = fs::File::options().write(true).open(image).unwrap();
+    file.write_all_at(&number.to_be_bytes(), at).unwrap();
+}
+
+fn number(image: &Path, at: u64) -> u64 {
+    let bytes = fs::read(image).unwrap();
+    u64::from_be_bytes(bytes[at as usize..][..8].try_into().unwrap())
+}
+
+#[test]
+fn a_table_that_is_lost_is_lost_in_the_copy() {
+    let folder = scratch();
+    let image = images::made(folder.path(), "lost", "").path;
+    qemu::io(&image, &[&format!("write -P {CANARY} 0 2M")]);
+    put(&image, number(&image, 40), 0); // the L1 entry
+    let (out, document) = scrubbed(&image, &[]);
+    assert_eq!(canaries(&out), 0);
+    let bytes = fs::read(&out).unwrap();
+    assert_eq!(check(&bytes).unwrap().lost_mappings, 1, "{document:#}");
+}
+
+/// Each bit of what claims to be a refcount block is a finding, and a bit of the guest's.
+#[test]
+fn where_findings_would_be_data_they_differ_and_that_is_said() {
+    let folder = scratch();
+    let image = images::made(folder.path(), "narrow", "refcount_bits=1,cluster_size=512").path;
+    qemu::io(&image, &[&format!("write -P {CANARY} 0 300k")]);
+    let refcount_table = number(&image, 48);
+    let bytes = fs::read(&image).unwrap();
+    let data = bytes.chunks(512).position(|cluster| cluster == [CANARY; 512]).unwrap() as u64 * 512;
+    put(&image, refcount_table, data);
+    let out = folder.path().join("out");
+    let run = qcow2(&image, &["scrub", text(&out), "--json"]).expect(0);
+    assert!(run.err().contains("a check of the copy does not find what it finds in"), "{run}");
+    let document: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(document["same_findings"], false, "{document:#}");
+    assert!(document["differences"].as_array().unwrap().iter().any(|one| one["code"] == "leaks"));
+    assert_eq!(canaries(&out), 0);
+}
+
+#[test]
+fn a_copy_that_cannot_be_written_leaves_nothing() {
+    let folder = scratch();
+    let image = images::made(folder.path(), "image", "").path;
+    let there = || fs::read_dir(folder.path()).unwrap().count();
+    let before = there();
+    let run = qcow2(&image, &["scrub", text(&folder.path().join("none/out"))]).expect(1);
+    assert!(run.err().contains("cannot write"), "{run}");
+    let full = Path::new("/dev/full");
+    qcow2(&image, &["scrub", text(full), "--force"]).expect(1);
+    assert_eq!(there(), before);
+}

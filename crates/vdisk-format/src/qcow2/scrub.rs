@@ -3,6 +3,7 @@
 mod areas;
 mod audit;
 mod copy;
+mod differences;
 mod facts;
 mod fixed;
 mod luks;
@@ -20,6 +21,7 @@ use crate::qcow2::tables::Tables;
 use crate::view::View;
 pub use audit::{Audit, StructureBytes, audit};
 use copy::Copy;
+pub use differences::{Difference, differences};
 use fixed::Fixed;
 use records::Records;
 
@@ -116,8 +118,8 @@ pub struct Redacted {
     pub blanked: u64,
     /// Entries of tables, and refcounts, that were replaced, for they might be bytes of a guest that something took for a table.
     pub replaced: u64,
-    /// Of these, those that two structures claim, for which there is no value that is wrong in the same way in both: what a
-    /// check finds may differ there.
+    /// Words for which nothing could be found that is wrong in the same way in all that claim them, or that would have said too
+    /// much: what a check finds may differ there.
     pub unsettled: u64,
 }
 
@@ -143,13 +145,15 @@ pub struct Scrubbed {
 /// Whatever claims to be a table may be a guest's data, if the image is damaged. So no word of a table is copied but offsets
 /// of clusters of the file, with their flags, and numbers of references that clusters have. Any other word is replaced by one
 /// that is wrong in the same way: what is wrong with the image is then wrong with the copy, and
-/// [`check`](crate::qcow2::check::check) finds the same: the same codes, in the same places, as often. Data, compressed or
+/// [`check`](crate::qcow2::check::check) finds the same: the same codes, in the same places, as often; whether it does,
+/// [`differences`] says. Data, compressed or
 /// not, VM states, bitmap data, key material, salts and digests, unknown extensions and fields, and whatever lies between
 /// structures or behind them, is zero. Names are replaced by others of the same length, as [`Options`] say.
 ///
-/// The copy tells no more than a check of the image does. That is everything where refcounts are one or two bits wide: if
-/// something takes a guest's cluster for a block of those, each of its bits that is about a cluster of the file is a finding,
-/// and copied.
+/// It finds something else in two cases. Where structures lie over one another, there may be no word that is wrong in the same
+/// way in each. And where refcounts are up to four bits wide, and what claims to be a block of them may be a guest's data, each of
+/// its bits would be a finding: no more than three bytes of a word are copied then. A [deep](crate::qcow2::check::check_with)
+/// check decodes compressed data, of which the copy has none.
 ///
 /// ```
 /// use vdisk_format::{generate::Qcow2, qcow2::{self, check::check, scrub::{Options, audit, scrub}}};

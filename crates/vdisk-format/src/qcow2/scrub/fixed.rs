@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::Structure;
 
 /// What a name's bytes are replaced by: the first that a check takes for what was there, where it reads them as a table.
-pub(super) const FILLERS: [u8; 4] = [b'x', b'0', b'~', b'@'];
+pub(super) const FILLERS: [u8; 5] = [b'x', b'0', b'~', b'@', 0];
 
 /// Eight bytes of the copy.
 #[derive(Debug, Clone, Copy)]

@@ -251,7 +251,8 @@ impl Records<'_> {
     }
 }
 
-const BEYOND: u64 = 1 << 62;
+/// Beyond any file, also for who takes it for an entry of a table.
+const BEYOND: u64 = 1 << 62 | 1 << 54;
 
 /// An offset beyond any file, aligned as `offset` is, to any power of two up to the largest cluster.
 pub(super) const fn beyond(offset: u64) -> u64 {
