@@ -28,7 +28,7 @@ const MOST_ACTIVE: usize = 16;
 /// Bytes of a doubtful block's word that are copied for the findings that they are. More are as good as a guest's data.
 const MOST_DOUBTFUL: usize = 3;
 /// So often, more words are tried where tables lie over one another.
-const MOST_SEARCHES: usize = 1 << 16;
+const MOST_SEARCHES: usize = 1 << 15;
 /// An entry that no table has.
 const NO_ENTRY: u64 = 1 << 61;
 
@@ -240,23 +240,17 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         let is_whole = fixed.exact | fixed.filler == u8::MAX;
         let rest = if is_whole { 0 } else { self.choose(at, old, mask) }.to_be_bytes();
         let with = |filler| u64::from_be_bytes(fixed.over(rest, filler));
-        let filler = FILLERS.into_iter().find(|&filler| self.all_accept(at, old, with(filler)));
-        self.redacted.unsettled += u64::from(filler.is_none());
-        if filler.is_none() && std::env::var_os("VDISK_TRACE").is_some() {
-            eprintln!("FIXED {at:#x} {old:#x} -> {:#x} {:?}", with(FILLERS[0]), fixed);
-            for a in &self.active {
-                eprintln!(
-                    "   {:?} {:#x}.. accepts {} fol {:x?}",
-                    a.numbers.role,
-                    a.numbers.start,
-                    self.accepts(a, at, old, with(FILLERS[0])),
-                    a.follows
-                );
-            }
-        }
-        let filler = filler.unwrap_or(FILLERS[0]);
-        self.fixed.settle(at, filler);
-        with(filler)
+        let settled = FILLERS.into_iter().map(with).find(|&word| self.all_accept(at, old, word));
+        let word = settled.unwrap_or_else(|| {
+            // No name, then, but what stands in for the entry that it is to others.
+            let instead = self.choose(at, old, mask).to_be_bytes();
+            let word = u64::from_be_bytes(fixed.exactly_over(instead));
+            let is_settled = self.all_accept(at, old, word);
+            self.redacted.unsettled += u64::from(!is_settled);
+            if is_settled { word } else { with(b'x') }
+        });
+        self.fixed.settle(at, word.to_be_bytes());
+        word
     }
 
     /// What is copied of a word, in the bytes of `mask`.
@@ -279,18 +273,6 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         }
         self.redacted.replaced += u64::from(best.1 != old);
         self.redacted.unsettled += u64::from(best.0 <= self.active.len());
-        if best.0 <= self.active.len() && std::env::var_os("VDISK_TRACE").is_some() {
-            eprintln!("CHOOSE {at:#x} {old:#x} -> {:#x}", best.1);
-            for a in &self.active {
-                eprintln!(
-                    "   {:?} {:#x}.. accepts {} fol {:x?}",
-                    a.numbers.role,
-                    a.numbers.start,
-                    self.accepts(a, at, old, best.1),
-                    a.follows
-                );
-            }
-        }
         best.1
     }
 
@@ -427,7 +409,10 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         let most = (1 << (1 << order)) - 1;
         let right = each(&|cluster, _| counts.count(cluster).min(most));
         let bytes = new.to_be_bytes().into_iter().zip(old).zip(right.to_be_bytes());
-        let telling = bytes.filter(|((new, old), right)| new == old && new != right && *new != 0);
+        // A byte whose refcounts are all alike is no guest's more than anybody's.
+        let width = 1 << order;
+        let is_uniform = |byte: u8| byte.rotate_left(width) == byte;
+        let telling = bytes.filter(|((new, old), right)| new == old && new != right && !is_uniform(*new));
         if telling.count() > MOST_DOUBTFUL { right } else { new }
     }
 

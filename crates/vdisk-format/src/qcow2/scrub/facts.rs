@@ -34,7 +34,7 @@ pub(super) enum Facts {
     Compressed {
         copied: bool,
         reserved: bool,
-        /// Which bytes of the file; `None` where they are not in it, or in no cluster of it.
+        /// Which bytes of the file; `None` where they do not begin in it.
         data: Option<Area>,
     },
     Subclusters {
@@ -160,8 +160,7 @@ impl<'t, 'a> Judge<'t, 'a> {
         if entry.is_compressed() {
             let data = entry.compressed(&format);
             let area = Area { offset: data.offset, length: data.length };
-            let is_there = area.end() < self.known_end.saturating_add(self.geometry.cluster_size());
-            let data = is_there.then_some(area);
+            let data = self.is_known(data.offset.0).then_some(area);
             return Facts::Compressed {
                 copied: entry.copied(),
                 reserved: entry.reserved(&format) != 0,
@@ -195,7 +194,7 @@ impl<'t, 'a> Judge<'t, 'a> {
             let there = word & !(L2Entry::COPIED | L2Entry::COMPRESSED);
             return match self.l2(word, false) {
                 Facts::Compressed { data: Some(_), .. } => vec![flags | there],
-                _ => vec![flags | reserved | beyond, flags | reserved],
+                _ => [beyond, beyond | 512, 0].map(|offset| flags | reserved | offset).to_vec(),
             };
         }
         let flags = word & 1 | if word & L2_RESERVED != 0 { 2 } else { 0 };

@@ -20,6 +20,11 @@ pub(super) struct FixedWord {
 }
 
 impl FixedWord {
+    /// The bytes that are decided, and those of `other` where none is.
+    pub(super) fn exactly_over(&self, other: [u8; 8]) -> [u8; 8] {
+        Self { filler: 0, ..*self }.over(other, 0)
+    }
+
     /// The word, with `filler` for the bytes that may be any, and those of `other` where nothing is decided.
     pub(super) fn over(&self, other: [u8; 8], filler: u8) -> [u8; 8] {
         let mut word = other;
@@ -94,10 +99,10 @@ impl Fixed {
         self.words.get(&(at / 8))
     }
 
-    /// Settles a word's fillers.
-    pub(super) fn settle(&mut self, at: u64, filler: u8) {
+    /// Settles the bytes of a word that may be any.
+    pub(super) fn settle(&mut self, at: u64, bytes: [u8; 8]) {
         if let Some(word) = self.words.get_mut(&(at / 8)) {
-            word.bytes = word.over(word.bytes, filler);
+            word.bytes = bytes;
             word.exact |= word.filler;
             word.filler = 0;
         }
@@ -143,7 +148,7 @@ mod tests {
         // A word has one owner: who came first.
         assert_eq!(ranges, [(6, b"abcxx".to_vec(), Structure::Header)]);
         assert_eq!(fixed.word(8).unwrap().over(*b"--------", b'y'), *b"cyy-----");
-        fixed.settle(8, b'0');
+        fixed.settle(8, *b"c00-----");
         assert_eq!(fixed.ranges().next().unwrap().1, b"abc00");
         assert!(fixed.intersects(0..1) && !fixed.intersects(2..9));
     }

@@ -21,6 +21,8 @@ const MAX_NUMBER: u64 = 1 << 59;
 const JUDGED_FIELDS: [(u64, u64); 2] = [(0, 16), (36, 4)];
 /// Where the disk's size is in the extra data.
 const DISK_SIZE_AT: u64 = 8;
+/// Disks are smaller, and have whole sectors.
+const MAX_DISK: u64 = 1 << 50;
 /// QEMU's IDs are numbers up to this long: of any other it is only told which are the same.
 const MAX_ID: usize = 5;
 /// Bytes of what stands in for another ID: as many as it had, up to this.
@@ -42,7 +44,10 @@ enum Reach {
     All(Area),
     /// To the end of the file.
     From(u64),
+    /// It lies behind the file.
     Nothing,
+    /// It is no more than a place.
+    Empty,
 }
 
 /// Where an entry is.
@@ -68,7 +73,7 @@ impl Place<'_> {
         let table = Area::new(fixed.l1_table_offset, u64::from(fixed.l1_size) * 8);
         let limit = self.limit();
         let reach = match table.end() {
-            _ if table.length == 0 => Reach::Nothing,
+            _ if table.length == 0 => Reach::Empty,
             end if end < limit => Reach::All(table),
             _ if table.offset.0 < limit => Reach::From(table.offset.0),
             _ => Reach::Nothing,
@@ -99,7 +104,10 @@ impl Place<'_> {
         let needed = u32::try_from(self.needed(None)).unwrap_or(u32::MAX);
         let exact = matches!(judged.reach, Reach::All(_)).then_some(fixed.l1_size);
         let sizes = [0, 1, behind, needed, behind.max(needed), MAX_L1_SIZE, MAX_L1_SIZE + 1, u32::MAX];
-        let disks = disk_size.map_or([None; 2], |_| [Some(0), Some(u64::MAX)]);
+        let disks = disk_size.map_or([None; 3], |size| {
+            let is_one = size < MAX_DISK && size.is_multiple_of(512);
+            [Some(if is_one { size } else { 0 }), Some(0), Some(u64::MAX)]
+        });
         exact
             .into_iter()
             .chain(sizes)
