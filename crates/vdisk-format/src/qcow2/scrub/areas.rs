@@ -186,8 +186,8 @@ impl<'t, 'a> Areas<'t, 'a> {
         }
     }
 
-    /// Whether what claims to be a block of narrow refcounts may be something else: something else claims it, or it counts
-    /// clusters that the file does not have, or is wrong all over.
+    /// Whether what claims to be a block of narrow refcounts may be something else: something else claims it, or it is wrong all
+    /// over.
     fn is_doubtful(&self, block: u64, first: u64) -> bool {
         let counts = &self.survey.counts;
         if self.geometry.refcount_order().is_none_or(|order| order > MOST_NARROW) {
@@ -199,12 +199,13 @@ impl<'t, 'a> Areas<'t, 'a> {
         let mut wrong = 0;
         for run in self.tables.refcount_block(block.into()).iter().flat_map(|block| block.runs()) {
             let clusters = first.saturating_add(run.index)..first.saturating_add(run.index + run.count);
-            if clusters.end > counts.end() && run.refcount > 0 {
+            // Those behind the file's end are right if it was cut short, and then few runs.
+            counts.runs(clusters, |counted| wrong += u64::from(counted.count != run.refcount));
+            if wrong > MOST_WRONG {
                 return true;
             }
-            counts.runs(clusters, |counted| wrong += u64::from(counted.count != run.refcount));
         }
-        wrong > MOST_WRONG
+        false
     }
 
     /// Tables that begin at no multiple of 8 are read by nobody but who looks for their first wrong entry.

@@ -6,7 +6,7 @@ use super::areas::{Areas, Numbers, Role};
 use super::facts::{Facts, Judge};
 use super::fixed::{FILLERS, Fixed};
 use super::records::Records;
-use super::refcounts::{StandIns, refcount, with_refcount};
+use super::refcounts::{RefcountWord, StandIns};
 use super::{Options, Redacted, Scrubbed, Structure};
 use crate::error::Result;
 use crate::qcow2::check::Entries;
@@ -25,8 +25,6 @@ const VISITS: u64 = 8;
 const MIN_VISITS: u64 = 1 << 22;
 /// Most tables that a word is part of when that is used up: what a check finds in the others may differ.
 const MOST_ACTIVE: usize = 16;
-/// Bytes of a doubtful block's word that are copied for the findings that they are. More are as good as a guest's data.
-const MOST_DOUBTFUL: usize = 3;
 /// So often, more words are tried where tables lie over one another.
 const MOST_SEARCHES: usize = 1 << 15;
 /// An entry that no table has.
@@ -272,7 +270,8 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
             }
         }
         self.redacted.replaced += u64::from(best.1 != old);
-        self.redacted.unsettled += u64::from(best.0 <= self.active.len());
+        let is_withheld = self.active.iter().any(|active| self.refcounts(active, at, old).1);
+        self.redacted.unsettled += u64::from(best.0 <= self.active.len() || is_withheld);
         best.1
     }
 
@@ -309,8 +308,8 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
             Role::RefcountTable => old == new || judge.refcount_table(old) == judge.refcount_table(new),
             Role::BitmapTable => old == new || judge.bitmap_table(old) == judge.bitmap_table(new),
             Role::RefcountBlock { .. } => {
-                let expected = self.refcounts(active, at, old);
-                new == expected || self.refcounts(active, at, new) == expected
+                let expected = self.refcounts(active, at, old).0;
+                new == expected || self.refcounts(active, at, new).0 == expected
             }
             Role::BitmapData => old == new,
             Role::Leaked => true,
@@ -343,7 +342,7 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
             Role::L1 { active } => judge.is_public(judge.l1(word, active), word),
             Role::RefcountTable => judge.is_public(judge.refcount_table(word), word),
             Role::BitmapTable => judge.is_public(judge.bitmap_table(word), word),
-            Role::RefcountBlock { .. } => self.refcounts(active, at, word) == word,
+            Role::RefcountBlock { .. } => self.refcounts(active, at, word).0 == word,
             Role::BitmapData => true,
             Role::Leaked => false,
             Role::LostTable => !self.is_second_half(active, at) && judge.l2_is_public(word),
@@ -358,7 +357,7 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
             Role::L1 { .. } => self.judge.l1_offers(word),
             Role::RefcountTable => self.judge.refcount_table_offers(word),
             Role::BitmapTable => self.judge.bitmap_table_offers(word),
-            Role::RefcountBlock { .. } => vec![self.refcounts(active, at, word)],
+            Role::RefcountBlock { .. } => vec![self.refcounts(active, at, word).0],
             Role::BitmapData => Vec::new(),
             Role::Leaked => vec![0],
             Role::LostTable => vec![0, 1, word],
@@ -380,40 +379,14 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         self.areas.lost_tables().count_one(word, &mut entries).map(|()| entries)
     }
 
-    /// A word of a refcount block, each of its refcounts replaced. Of clusters that a check does not look at, it is only asked
-    /// whether their refcount is 1.
-    fn refcounts(&self, active: &Active, at: u64, word: u64) -> u64 {
-        let Role::RefcountBlock { first, is_doubtful } = active.numbers.role else { return word };
-        let Some(order) = self.judge.geometry().refcount_order() else { return 0 };
+    /// A word of a refcount block, each of its refcounts replaced; and whether it is withheld.
+    fn refcounts(&self, active: &Active, at: u64, word: u64) -> (u64, bool) {
+        let Role::RefcountBlock { first, is_doubtful } = active.numbers.role else { return (word, false) };
+        let Some(order) = self.judge.geometry().refcount_order() else { return (0, false) };
+        let skipped = (at - active.numbers.start) / 8 * (64 >> order);
         let counts = &self.areas.survey.counts;
-        let per_word = 64u64 >> order;
-        let first = first.saturating_add((at - active.numbers.start) / 8 * per_word);
-        let old = word.to_be_bytes();
-        let each = |value: &dyn Fn(u64, u64) -> u64| {
-            let new = (0..per_word).fold(old, |new, index| {
-                let value = value(first.saturating_add(index), refcount(old, order, index));
-                with_refcount(new, order, index, value)
-            });
-            u64::from_be_bytes(new)
-        };
-        let new = each(&|cluster, value| {
-            if cluster < counts.end() {
-                self.stand_ins.of(value)
-            } else {
-                u64::from(value == 1 && !is_doubtful)
-            }
-        });
-        if !is_doubtful {
-            return new;
-        }
-        let most = (1 << (1 << order)) - 1;
-        let right = each(&|cluster, _| counts.count(cluster).min(most));
-        let bytes = new.to_be_bytes().into_iter().zip(old).zip(right.to_be_bytes());
-        // A byte whose refcounts are all alike is no guest's more than anybody's.
-        let width = 1 << order;
-        let is_uniform = |byte: u8| byte.rotate_left(width) == byte;
-        let telling = bytes.filter(|((new, old), right)| new == old && new != right && !is_uniform(*new));
-        if telling.count() > MOST_DOUBTFUL { right } else { new }
+        let clusters = RefcountWord { counts, order, first: first.saturating_add(skipped), is_doubtful };
+        self.stand_ins.of_word(&clusters, word)
     }
 
     fn went_by(&mut self, at: u64, old: u64, new: u64) {

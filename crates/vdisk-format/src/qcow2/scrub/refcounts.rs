@@ -8,6 +8,9 @@ use crate::cluster_counts::ClusterCounts;
 /// Most numbers that have a stand-in of their own.
 const MOST: usize = 1 << 20;
 
+/// Bytes of a doubtful block's word that are copied for the findings that they are. More are as good as a guest's data.
+const MOST_DOUBTFUL: usize = 3;
+
 /// What stands in for a refcount. How often clusters are referred to, 0 and 1 stand for themselves. Any other number is
 /// replaced by one that lies between the same two of these, and equal numbers by equal ones: so a refcount is too high, too
 /// low or right as it was, and neighbours are equal as they were.
@@ -39,7 +42,7 @@ impl StandIns {
         Self { known, most, others: RefCell::default() }
     }
 
-    pub(super) fn of(&self, refcount: u64) -> u64 {
+    fn of(&self, refcount: u64) -> u64 {
         if self.known.contains(&refcount) {
             return refcount;
         }
@@ -60,8 +63,48 @@ impl StandIns {
     }
 }
 
+/// Eight bytes of a refcount block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RefcountWord<'c> {
+    pub(super) counts: &'c ClusterCounts,
+    pub(super) order: u32,
+    /// The cluster that the first refcount is about.
+    pub(super) first: u64,
+    /// Whether they may be a guest's data.
+    pub(super) is_doubtful: bool,
+}
+
+impl StandIns {
+    /// What stands in for a word, and whether what it says is withheld. Of clusters that a check does not look at, it is only
+    /// asked whether their refcount is 1.
+    pub(super) fn of_word(&self, place: &RefcountWord<'_>, word: u64) -> (u64, bool) {
+        let &RefcountWord { counts, order, first, is_doubtful } = place;
+        let old = word.to_be_bytes();
+        let each = |value: &dyn Fn(u64, u64) -> u64| {
+            (0..64u64 >> order).fold(old, |new, index| {
+                let value = value(first.saturating_add(index), refcount(old, order, index));
+                with_refcount(new, order, index, value)
+            })
+        };
+        let new = each(&|cluster, value| {
+            if cluster < counts.end() { self.of(value) } else { u64::from(value == 1 && !is_doubtful) }
+        });
+        if !is_doubtful {
+            return (u64::from_be_bytes(new), false);
+        }
+        let right = each(&|cluster, _| counts.count(cluster).min(self.most));
+        // A byte whose refcounts are all alike is no guest's more than anybody's.
+        let width = 1 << order;
+        let is_uniform = |byte: u8| byte.rotate_left(width) == byte;
+        let bytes = new.into_iter().zip(old).zip(right);
+        let telling = bytes.filter(|((new, old), right)| new == old && new != right && !is_uniform(*new));
+        let is_withheld = telling.count() > MOST_DOUBTFUL;
+        (u64::from_be_bytes(if is_withheld { right } else { new }), is_withheld)
+    }
+}
+
 /// Refcount `index` of eight bytes, `1 << order` bits wide.
-pub(super) fn refcount(word: [u8; 8], order: u32, index: u64) -> u64 {
+fn refcount(word: [u8; 8], order: u32, index: u64) -> u64 {
     let bits = 1u64 << order;
     let value = u64::from_be_bytes(word);
     if bits == 64 {
@@ -71,7 +114,7 @@ pub(super) fn refcount(word: [u8; 8], order: u32, index: u64) -> u64 {
 }
 
 /// Eight bytes with another refcount `index`.
-pub(super) fn with_refcount(word: [u8; 8], order: u32, index: u64, refcount: u64) -> [u8; 8] {
+fn with_refcount(word: [u8; 8], order: u32, index: u64, refcount: u64) -> [u8; 8] {
     let bits = 1u64 << order;
     if bits == 64 {
         return refcount.to_be_bytes();
@@ -92,6 +135,21 @@ mod tests {
     use crate::qcow2::refcount::RefcountBlock;
     use crate::view::View;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_word_that_says_too_much_is_withheld() {
+        let mut counts = ClusterCounts::new(64);
+        counts.add(0, 64, 1, false);
+        let stand_ins = StandIns::new(&counts, 0);
+        let place = RefcountWord { counts: &counts, order: 0, first: 0, is_doubtful: true };
+        assert_eq!(stand_ins.of_word(&place, 0xc59a_e3b7_d1f5_8ea7), (u64::MAX, true));
+        // Two clusters without a refcount, and half of them.
+        for word in [0xff7f_ffff_ffdf_ffff, 0xffff_ffff_0000_0000] {
+            assert_eq!(stand_ins.of_word(&place, word), (word, false));
+        }
+        let sound = RefcountWord { is_doubtful: false, ..place };
+        assert_eq!(stand_ins.of_word(&sound, 0xc59a_e3b7_d1f5_8ea7), (0xc59a_e3b7_d1f5_8ea7, false));
+    }
 
     proptest! {
         #[test]
