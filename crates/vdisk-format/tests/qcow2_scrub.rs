@@ -452,7 +452,7 @@ mod qcow2_scrub {
     #[test]
     fn damaged_images() {
         let seed = setting("VDISK_SEED", 1);
-        let images = setting("VDISK_SCRUBS", 100);
+        let images = setting("VDISK_SCRUBS", 60);
         let first = setting("VDISK_FIRST", 0);
         let (mut others, mut failed, mut hidden) = (0, 0, 0);
         for number in first..first + images {

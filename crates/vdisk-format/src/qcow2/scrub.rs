@@ -151,8 +151,8 @@ pub struct Scrubbed {
 /// structures or behind them, is zero. Names are replaced by others of the same length, as [`Options`] say.
 ///
 /// It finds something else in two cases. Where structures lie over one another, there may be no word that is wrong in the same
-/// way in each. And where refcounts are up to four bits wide, and what claims to be a block of them may be a guest's data, each of
-/// its bits would be a finding: no more than three bytes of a word are copied then. A [deep](crate::qcow2::check::check_with)
+/// way in each. And where refcounts are up to four bits wide, each bit of what claims to be a block of them may be a finding, and a
+/// guest's: of a word of which more than three bytes would tell something, none is copied. A [deep](crate::qcow2::check::check_with)
 /// check decodes compressed data, of which the copy has none.
 ///
 /// ```

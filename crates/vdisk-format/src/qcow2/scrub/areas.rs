@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Structure;
+use super::refcounts::MOST_NARROW;
 use crate::qcow2::bitmap::{BitmapTableEntryKind, BitmapsExtension};
 use crate::qcow2::check::{LostTables, Survey, segments, snapshot_entries, survey};
 use crate::qcow2::extension::Content;
 use crate::qcow2::geometry::{Area, Geometry};
 use crate::qcow2::tables::Tables;
 
-/// Refcounts of up to `1 << this` bits are narrow: each of their bits may be a finding.
-const MOST_NARROW: u32 = 2;
 /// So many runs of wrong refcounts a block has where something went wrong; one that is none has more.
 const MOST_WRONG: u64 = 64;
 

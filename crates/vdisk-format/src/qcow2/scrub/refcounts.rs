@@ -8,6 +8,10 @@ use crate::cluster_counts::ClusterCounts;
 /// Most numbers that have a stand-in of their own.
 const MOST: usize = 1 << 20;
 
+/// Refcounts of up to `1 << this` bits are narrow: each of their bits may be a finding.
+pub(super) const MOST_NARROW: u32 = 2;
+/// And of up to so many, each of them is.
+const ALWAYS_NARROW: u32 = 1;
 /// Bytes of a doubtful block's word that are copied for the findings that they are. More are as good as a guest's data.
 const MOST_DOUBTFUL: usize = 3;
 
@@ -43,7 +47,7 @@ impl StandIns {
     }
 
     fn of(&self, refcount: u64) -> u64 {
-        if self.known.contains(&refcount) {
+        if refcount <= 1 || self.known.contains(&refcount) {
             return refcount;
         }
         let Some(&below) = self.known.range(..refcount).next_back() else { return refcount };
@@ -89,10 +93,21 @@ impl StandIns {
         let new = each(&|cluster, value| {
             if cluster < counts.end() { self.of(value) } else { u64::from(value == 1 && !is_doubtful) }
         });
-        if !is_doubtful {
+        // What is about no cluster of the file is as good as any bits.
+        let has_room = first.saturating_add(64 >> order) > counts.end() && word != 0;
+        let may_tell = is_doubtful || order <= ALWAYS_NARROW || order <= MOST_NARROW && has_room;
+        if !may_tell {
             return (u64::from_be_bytes(new), false);
         }
-        let right = each(&|cluster, _| counts.count(cluster).min(self.most));
+        let mut references = [0u64; 64];
+        counts.runs(first..first.saturating_add(64 >> order), |run| {
+            let skipped = usize::try_from(run.clusters.start - first).unwrap_or(usize::MAX);
+            let length = usize::try_from(run.clusters.end - run.clusters.start).unwrap_or(usize::MAX);
+            let these = references.iter_mut().skip(skipped).take(length);
+            these.for_each(|references| *references = run.count.min(self.most));
+        });
+        let of_cluster = |cluster: u64| references.get((cluster - first) as usize).copied().unwrap_or(0);
+        let right = each(&|cluster, _| of_cluster(cluster));
         // A byte whose refcounts are all alike is no guest's more than anybody's.
         let width = 1 << order;
         let is_uniform = |byte: u8| byte.rotate_left(width) == byte;
@@ -147,8 +162,14 @@ mod tests {
         for word in [0xff7f_ffff_ffdf_ffff, 0xffff_ffff_0000_0000] {
             assert_eq!(stand_ins.of_word(&place, word), (word, false));
         }
-        let sound = RefcountWord { is_doubtful: false, ..place };
-        assert_eq!(stand_ins.of_word(&sound, 0xc59a_e3b7_d1f5_8ea7), (0xc59a_e3b7_d1f5_8ea7, false));
+        // Nor does a block that is one have such a word, behind the end of the file or before it.
+        for first in [0, 64] {
+            let sound = RefcountWord { is_doubtful: false, first, ..place };
+            assert!(stand_ins.of_word(&sound, 0xc59a_e3b7_d1f5_8ea7).1);
+        }
+        // Where the file was cut short, there is more than it has.
+        let behind = RefcountWord { is_doubtful: false, first: 64, ..place };
+        assert_eq!(stand_ins.of_word(&behind, u64::MAX), (u64::MAX, false));
     }
 
     proptest! {
