@@ -8,6 +8,7 @@ use crate::qcow2::bitmap::{BitmapTableEntryKind, BitmapsExtension};
 use crate::qcow2::check::{LostTables, Survey, segments, snapshot_entries, survey};
 use crate::qcow2::extension::Content;
 use crate::qcow2::geometry::{Area, Geometry};
+use crate::qcow2::refcount::RefcountBlock;
 use crate::qcow2::tables::Tables;
 
 /// So many runs of wrong refcounts a block has where something went wrong; one that is none has more.
@@ -196,7 +197,7 @@ impl<'t, 'a> Areas<'t, 'a> {
             return true;
         }
         let mut wrong = 0;
-        for run in self.tables.refcount_block(block.into()).iter().flat_map(|block| block.runs()) {
+        for run in self.tables.refcount_block(block.into()).iter().flat_map(RefcountBlock::runs) {
             let clusters = first.saturating_add(run.index)..first.saturating_add(run.index + run.count);
             // Those behind the file's end are right if it was cut short, and then few runs.
             counts.runs(clusters, |counted| wrong += u64::from(counted.count != run.refcount));
