@@ -232,11 +232,13 @@ impl Records<'_> {
         let fixed = bitmap.fixed;
         let length = header.image().len() as u64;
         let offset = fixed.bitmap_table_offset;
+        // The last cluster may lie behind the file's end.
+        let behind = length.saturating_add(header.cluster_size().unwrap_or(0));
         let unknown_flags = fixed.flags & !KNOWN_FLAGS;
         // So many that no other entry follows, and no table is looked at.
         let is_last = fixed.extra_data_size > MOST_EXTRA_DATA && bitmap.next.0 > length;
         let kept = BitmapEntryHeader {
-            bitmap_table_offset: if offset < length { offset } else { beyond(offset) },
+            bitmap_table_offset: if offset < behind { offset } else { beyond(offset) },
             flags: fixed.flags & KNOWN_FLAGS | if unknown_flags != 0 { KNOWN_FLAGS + 1 } else { 0 },
             type_: fixed.type_.min(2),
             granularity_bits: fixed.granularity_bits.min(64),
