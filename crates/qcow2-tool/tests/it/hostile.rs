@@ -34,7 +34,10 @@ fn check(name: &str, image: &Path, is_small: bool) {
         let Cost { status, seconds, peak, stderr } = cost;
         assert!(matches!(status, 0 | 1 | 2 | 3 | 63), "{name}: {line:?}: status {status}: {stderr}");
         assert!(!stderr.contains("panicked"), "{name}: {line:?}: {stderr}");
-        assert!(seconds < SECONDS, "{name}: {line:?}: {seconds} s");
+        // A copy is checked as its image is, and made and read between.
+        let most_seconds =
+            if line.iter().any(|word| word.contains("scrub")) { 4.0 * SECONDS } else { SECONDS };
+        assert!(seconds < most_seconds, "{name}: {line:?}: {seconds} s");
         let most = if is_small { KIB } else { SPARSE_KIB };
         assert!(peak <= most, "{name}: {line:?}: {peak} KiB");
         if seconds > 0.1 || peak > KIB / 2 {
