@@ -22,6 +22,7 @@ mod plan_text;
 mod promise;
 mod qcow2_check;
 mod qcow2_map;
+mod qcow2_scrub;
 mod qed;
 mod qtest_answer;
 pub mod seeds;
@@ -36,6 +37,7 @@ pub use plan_inverse::plan_inverse;
 pub use plan_text::plan_text;
 pub use qcow2_check::qcow2_check;
 pub use qcow2_map::qcow2_map;
+pub use qcow2_scrub::qcow2_scrub;
 pub use qed::{qed_check, qed_corrupt, qed_edits, qed_map, qed_parse, qed_repair, qed_scrub, qed_walk};
 pub use qtest_answer::qtest_answer;
 pub use structured_header::structured_header;
@@ -51,6 +53,7 @@ pub const TARGETS: [(&str, Target); 23] = [
     ("edits", edits),
     ("plan_text", plan_text),
     ("qcow2_explain", qcow2_explain),
+    ("qcow2_scrub", qcow2_scrub),
     ("qed_parse", qed_parse),
     ("qed_walk", qed_walk),
     ("qed_check", qed_check),

@@ -103,6 +103,11 @@ fn qcow2_explain() {
 }
 
 #[test]
+fn qcow2_scrub() {
+    smoke("qcow2_scrub", 300);
+}
+
+#[test]
 fn qed_parse() {
     smoke("qed_parse", 5000);
 }

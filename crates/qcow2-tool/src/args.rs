@@ -182,6 +182,14 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Copy the metadata to a new file, and no byte of what the guest stored: for bug reports
+    ///
+    /// The copy is as long as the image, with holes where there is no metadata, and `check` finds the same in it: the same
+    /// codes in the same places, as often. Names are replaced by others of the same length. Data, VM states, keys, salts and
+    /// digests, bitmap data and whatever lies between structures are left out. What was written is read again, and every
+    /// byte of it accounted for.
+    #[command(visible_alias = "copy-metadata", after_help = EXIT_STATUS_HELP)]
+    Scrub(ScrubArgs),
     /// Take back the last change, or list what can be taken back
     ///
     /// Records are beside the image (disk.qcow2.undo-1, …), in --undo-dir or $VDISK_UNDO_DIR, or, for devices and in
@@ -263,8 +271,26 @@ pub enum What {
     Crypto,
 }
 
+/// What `scrub` copies, and where to.
+#[derive(Debug, clap::Args)]
+pub struct ScrubArgs {
+    /// The file to write
+    #[arg(value_name = "OUT")]
+    pub out: PathBuf,
+    /// Keep the names of backing file, data file, snapshots and bitmaps
+    #[arg(long)]
+    pub keep_names: bool,
+    /// Keep the bitmaps' data, which say where the guest wrote
+    #[arg(long)]
+    pub keep_bitmap_data: bool,
+    /// Replace a file OUT that exists, and copy even though FILE does not begin as a qcow2 image: its first 104 bytes are then
+    /// copied whatever they are
+    #[arg(long)]
+    pub force: bool,
+}
+
 /// The names of all commands, for [`tool_support::argv`].
-pub(crate) const COMMANDS: [&str; 17] = [
+pub(crate) const COMMANDS: [&str; 19] = [
     "check",
     "dump-header",
     "dump-header-exts",
@@ -280,6 +306,8 @@ pub(crate) const COMMANDS: [&str; 17] = [
     "show",
     "owner",
     "explain",
+    "scrub",
+    "copy-metadata",
     "undo",
     "apply",
 ];

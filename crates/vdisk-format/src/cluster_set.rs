@@ -114,7 +114,9 @@ impl ClusterSet {
 
     /// Whether any of `count` clusters from `first` on is in the set.
     pub(crate) fn intersects(&self, first: u64, count: u64) -> bool {
-        parts(first..first.saturating_add(count)).any(|(index, part)| match self.chunks.get(index as usize) {
+        // A claim may be for 2^64 bytes: behind its last chunk, the set has nothing.
+        let end = first.saturating_add(count).min(self.chunks.len() as u64 * CHUNK);
+        parts(first..end.max(first)).any(|(index, part)| match self.chunks.get(index as usize) {
             Some(Some(Chunk::Dense(words))) => {
                 masks(part).any(|(word, mask)| words.get(word).is_some_and(|word| word & mask != 0))
             }
@@ -265,6 +267,14 @@ mod tests {
 
     fn flat(ranges: &[Range<u64>]) -> Vec<u64> {
         ranges.iter().cloned().flatten().collect()
+    }
+
+    #[test]
+    fn a_range_to_the_end_of_numbers_costs_no_more_than_the_set() {
+        let mut set = ClusterSet::new(2 * CHUNK);
+        assert!(!set.intersects(0, u64::MAX) && !set.intersects(u64::MAX - 1, u64::MAX));
+        set.insert(CHUNK, 1, |_| {});
+        assert!(set.intersects(0, u64::MAX) && !set.intersects(CHUNK + 1, u64::MAX));
     }
 
     proptest! {

@@ -8,6 +8,7 @@ mod fragcheck;
 mod lookup;
 mod map;
 mod owner;
+mod scrub;
 mod show;
 
 use std::process::ExitCode;
@@ -63,6 +64,7 @@ pub(crate) fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Show(args) => show::run(&file, open, form, &args),
         Command::Owner { offset, force } => owner::run(&file, open, json, self::offset(&offset)?, force),
         Command::Explain { offset, force } => explain::run(&file, open, json, self::offset(&offset)?, force),
+        Command::Scrub(args) => scrub::run(&file, open, json, &args),
         Command::Undo(args) => args.run(FORMAT, open, json, &file),
         Command::Apply(args) => args.run(FORMAT, open, json, &file),
     }?;

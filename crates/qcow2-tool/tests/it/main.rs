@@ -39,6 +39,8 @@ mod owner;
 #[cfg(test)]
 mod owners;
 #[cfg(test)]
+mod scrub;
+#[cfg(test)]
 mod sequences;
 #[cfg(test)]
 mod show;

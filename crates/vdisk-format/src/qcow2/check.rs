@@ -14,6 +14,7 @@ mod reader;
 mod refcounts;
 mod regions;
 mod snapshots;
+mod survey;
 mod walk;
 
 pub use header::header;
@@ -25,6 +26,10 @@ use crate::qcow2::header::Header;
 use crate::qcow2::tables::Tables;
 use crate::report::{Report, Severity};
 use crate::view::View;
+pub(in crate::qcow2) use lost::{Entries, LostTable, LostTables};
+pub(in crate::qcow2) use refcounts::{is_readable, stored_refcount};
+pub(in crate::qcow2) use snapshots::SnapshotEntry;
+pub(in crate::qcow2) use survey::{Survey, snapshot_entries, survey};
 use walk::Walk;
 
 /// What a header says that makes the image unsound.
@@ -106,12 +111,7 @@ fn tables_of(tables: &Tables<'_>, options: Options, check: &mut Check, findings:
     // QEMU leaves out what is behind the last whole sector of a disk.
     check.total_clusters = (geometry.virtual_size() / 512 * 512).div_ceil(geometry.cluster_size());
     let mut walk = Walk::new(tables, check, findings);
-    walk.header();
-    walk.l1_tables();
-    walk.l2_tables();
-    walk.regions();
-    walk.counts.settle();
-    walk.refcount_blocks();
+    walk.references();
     let compared = walk.compare();
     walk.copied_flags(&compared);
     walk.agreement();

@@ -19,6 +19,7 @@ pub mod map;
 pub mod read;
 pub mod refcount;
 pub mod runs;
+pub mod scrub;
 mod segments;
 pub mod snapshot;
 pub mod tables;

@@ -6,6 +6,7 @@ use super::problems::Fault;
 use super::walk::Walk;
 use crate::qcow2::geometry::OFFSET_MASK;
 use crate::qcow2::l2::L2Entry;
+use crate::qcow2::tables::Tables;
 
 /// Most runs of leaked clusters that are looked at, and most bytes that are read of them: leaks may be all of a disk, and some
 /// thousand tables are enough to say so.
@@ -19,84 +20,30 @@ const MANY: u64 = 16;
 impl Walk<'_, '_> {
     /// Looks for tables among the leaked clusters, and for leaks behind empty L2 tables.
     pub(super) fn lost_mappings(&mut self) {
-        let leaks = std::mem::take(&mut self.leaks);
-        let mut left = MOST_BYTES;
-        let mut buffer = vec![0; usize::try_from(self.geometry.cluster_size()).unwrap_or(0)];
-        for run in &leaks {
-            let mut at = run.start << self.geometry.cluster_bits();
-            let end = run.end << self.geometry.cluster_bits();
-            while let Some(data) = self.tables.view().next_data(at..end).filter(|_| left > 0) {
-                let cluster = data.start >> self.geometry.cluster_bits();
-                at = (cluster + 1) << self.geometry.cluster_bits();
-                if let Some(entries) = self.as_table(cluster, &leaks, &mut buffer, &mut left) {
-                    self.lost(Fault::LostTable { cluster, entries });
-                }
-            }
+        for LostTable { cluster, entries, .. } in self.lost_tables() {
+            self.lost(Fault::LostTable { cluster, entries });
         }
+        let leaks = std::mem::take(&mut self.leaks);
         self.empty_tables(&leaks);
     }
 
-    /// How many entries the cluster has, if it reads as an L1 or L2 table that refers to leaked clusters.
-    /// What is read is taken from `left`.
-    fn as_table(&self, cluster: u64, leaks: &[Range<u64>], buffer: &mut [u8], left: &mut u64) -> Option<u64> {
-        // Entries of L2 tables may have 16 bytes, those of L1 tables have 8.
-        let words: &[usize] = if self.geometry.extended_l2() { &[2, 1] } else { &[1] };
-        words.iter().find_map(|&words| self.as_table_of(words, cluster, leaks, buffer, left))
-    }
-
-    /// The same, if entries have so many `words` of 8 bytes.
-    fn as_table_of(
-        &self,
-        words: usize,
-        cluster: u64,
-        leaks: &[Range<u64>],
-        buffer: &mut [u8],
-        left: &mut u64,
-    ) -> Option<u64> {
-        let at = cluster << self.geometry.cluster_bits();
-        let (mut entries, mut leaked) = (0, 0);
-        *left = left.saturating_sub(FIRST_LOOK as u64);
-        let look = buffer.get_mut(..FIRST_LOOK)?;
-        self.count_entries(words, self.tables.view().read(at, look), leaks, &mut entries, &mut leaked)?;
-        let rest = buffer.get_mut(FIRST_LOOK..)?;
-        *left = left.saturating_sub(rest.len() as u64);
-        let read = self.tables.view().read(at + FIRST_LOOK as u64, rest);
-        self.count_entries(words, read, leaks, &mut entries, &mut leaked)?;
-        (leaked > 0 && leaked * 2 >= entries).then_some(entries)
-    }
-
-    fn count_entries(
-        &self,
-        words: usize,
-        bytes: &[u8],
-        leaks: &[Range<u64>],
-        entries: &mut u64,
-        leaked: &mut u64,
-    ) -> Option<()> {
-        let numbers = bytes.as_chunks::<8>().0.iter().map(|bytes| u64::from_be_bytes(*bytes));
-        for number in numbers.step_by(words).filter(|&number| number != 0) {
-            let offset = number & OFFSET_MASK;
-            let rest = number & !(OFFSET_MASK | L2Entry::COPIED);
-            if number & L2Entry::COMPRESSED != 0 {
-                // One that is in the file says neither this nor that. Text, which always has this bit, names none.
-                let data = L2Entry::new(number).compressed(&self.tables.l2_format());
-                if data.offset.0 >= self.geometry.file_length() {
-                    return None;
-                }
-                continue;
+    /// The leaked clusters that read as tables.
+    pub(super) fn lost_tables(&self) -> Vec<LostTable> {
+        let lost = LostTables { tables: self.tables, leaks: &self.leaks };
+        let bits = self.geometry.cluster_bits();
+        let mut found = Vec::new();
+        let mut left = MOST_BYTES;
+        let mut buffer = vec![0; usize::try_from(self.geometry.cluster_size()).unwrap_or(0)];
+        for run in &self.leaks {
+            let mut at = run.start << bits;
+            let end = run.end << bits;
+            while let Some(data) = self.tables.view().next_data(at..end).filter(|_| left > 0) {
+                let cluster = data.start >> bits;
+                at = (cluster + 1) << bits;
+                found.extend(lost.read(cluster, &mut buffer, &mut left));
             }
-            if number == 1 {
-                continue;
-            }
-            if rest > 1 || !self.geometry.is_aligned(offset) || offset >= self.geometry.file_length() {
-                return None;
-            }
-            let cluster = offset >> self.geometry.cluster_bits();
-            let behind = leaks.partition_point(|run| run.end <= cluster);
-            *entries += 1;
-            *leaked += u64::from(leaks.get(behind).is_some_and(|run| run.contains(&cluster)));
         }
-        Some(())
+        found
     }
 
     /// L2 tables of the disk without an entry, with leaked clusters behind them, where their data would be.
@@ -115,6 +62,93 @@ impl Walk<'_, '_> {
     fn lost(&mut self, fault: Fault) {
         self.check.lost_mappings += 1;
         self.problems.add(fault, self.findings);
+    }
+}
+
+/// A leaked cluster that reads as a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::qcow2) struct LostTable {
+    pub(in crate::qcow2) cluster: u64,
+    /// How many of its entries name a cluster.
+    entries: u64,
+    /// Of how many words of 8 bytes each of them is.
+    pub(in crate::qcow2) words: usize,
+}
+
+/// What a leaked cluster has to look like.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::qcow2) struct LostTables<'s, 'a> {
+    pub(in crate::qcow2) tables: &'s Tables<'a>,
+    /// Leaked clusters, in order.
+    pub(in crate::qcow2) leaks: &'s [Range<u64>],
+}
+
+impl LostTables<'_, '_> {
+    /// What the cluster has, if it reads as an L1 or L2 table that refers to leaked clusters. What is read is taken from
+    /// `left`.
+    fn read(&self, cluster: u64, buffer: &mut [u8], left: &mut u64) -> Option<LostTable> {
+        // Entries of L2 tables may have 16 bytes, those of L1 tables have 8.
+        let words: &[usize] = if self.tables.geometry().extended_l2() { &[2, 1] } else { &[1] };
+        words.iter().find_map(|&words| {
+            let entries = self.entries(words, cluster, buffer, left)?;
+            Some(LostTable { cluster, entries, words })
+        })
+    }
+
+    /// How many entries it has, if they are of so many `words` of 8 bytes.
+    fn entries(&self, words: usize, cluster: u64, buffer: &mut [u8], left: &mut u64) -> Option<u64> {
+        let view = self.tables.view();
+        let at = cluster << self.tables.geometry().cluster_bits();
+        let mut entries = Entries::default();
+        *left = left.saturating_sub(FIRST_LOOK as u64);
+        self.count(words, view.read(at, buffer.get_mut(..FIRST_LOOK)?), &mut entries)?;
+        let rest = buffer.get_mut(FIRST_LOOK..)?;
+        *left = left.saturating_sub(rest.len() as u64);
+        self.count(words, view.read(at + FIRST_LOOK as u64, rest), &mut entries)?;
+        entries.are_a_table().then_some(entries.all)
+    }
+
+    /// Counts the entries of a part of a cluster; `None` where one is none.
+    fn count(&self, words: usize, bytes: &[u8], entries: &mut Entries) -> Option<()> {
+        let numbers = bytes.as_chunks::<8>().0.iter().map(|bytes| u64::from_be_bytes(*bytes));
+        numbers.step_by(words).try_for_each(|number| self.count_one(number, entries))
+    }
+
+    /// Counts what an entry, or the first half of one, says; `None` where it is none.
+    pub(in crate::qcow2) fn count_one(&self, number: u64, entries: &mut Entries) -> Option<()> {
+        if number <= 1 {
+            return Some(());
+        }
+        let geometry = self.tables.geometry();
+        let offset = number & OFFSET_MASK;
+        let rest = number & !(OFFSET_MASK | L2Entry::COPIED);
+        if number & L2Entry::COMPRESSED != 0 {
+            // One that is in the file says neither this nor that. Text, which always has this bit, names none.
+            let data = L2Entry::new(number).compressed(&self.tables.l2_format());
+            return (data.offset.0 < geometry.file_length()).then_some(());
+        }
+        if rest > 1 || !geometry.is_aligned(offset) || offset >= geometry.file_length() {
+            return None;
+        }
+        let cluster = offset >> geometry.cluster_bits();
+        let behind = self.leaks.partition_point(|run| run.end <= cluster);
+        entries.all += 1;
+        entries.leaked += u64::from(self.leaks.get(behind).is_some_and(|run| run.contains(&cluster)));
+        Some(())
+    }
+}
+
+/// Entries that name clusters, and of these those that are leaked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::qcow2) struct Entries {
+    all: u64,
+    leaked: u64,
+}
+
+impl Entries {
+    /// Whether they are those of a lost table.
+    pub(in crate::qcow2) fn are_a_table(self) -> bool {
+        self.leaked > 0 && self.leaked * 2 >= self.all
     }
 }
 

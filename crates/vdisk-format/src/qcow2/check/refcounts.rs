@@ -10,8 +10,9 @@ use crate::check::{Check, Findings};
 use crate::cluster_counts::CountedRun;
 use crate::cluster_set::ClusterSet;
 use crate::qcow2::claims::Owner;
-use crate::qcow2::geometry::Area;
+use crate::qcow2::geometry::{Area, Geometry};
 use crate::qcow2::refcount::{RefcountBlock, RefcountRun, RefcountTableEntry};
+use crate::qcow2::tables::Tables;
 use crate::units::HostOffset;
 use crate::view::View;
 
@@ -68,15 +69,7 @@ impl Walk<'_, '_> {
 
     /// The refcount of a cluster; `None` where it cannot be read.
     pub(super) fn stored_refcount(&self, cluster: u64) -> Option<u64> {
-        let (index, _) = self.geometry.refcount_indices(cluster)?;
-        let entry = self.tables.refcount_table_entry(index).unwrap_or_default();
-        // What is behind the end of the file reads as zeroes.
-        self.is_readable(entry.block().0).then(|| self.tables.refcount(cluster).unwrap_or(0))
-    }
-
-    /// Whether QEMU reads a refcount block there: it takes offsets for signed numbers.
-    fn is_readable(&self, block: u64) -> bool {
-        self.geometry.is_aligned(block) && block <= i64::MAX as u64
+        stored_refcount(self.tables, cluster)
     }
 
     /// Compares the refcounts of all clusters of the file with the references to them.
@@ -110,7 +103,7 @@ impl Walk<'_, '_> {
             self.compare_run(clusters, 0, compared);
             return;
         }
-        if !self.is_readable(offset) {
+        if !is_readable(&self.geometry, offset) {
             // QEMU cannot tell their refcounts, and counts them as errors of the check.
             self.check.check_errors += clusters.end - clusters.start;
             self.overflows(clusters);
@@ -218,6 +211,19 @@ impl Walk<'_, '_> {
             }
         });
     }
+}
+
+/// The refcount of a cluster; `None` where it cannot be read.
+pub(in crate::qcow2) fn stored_refcount(tables: &Tables<'_>, cluster: u64) -> Option<u64> {
+    let (index, _) = tables.geometry().refcount_indices(cluster)?;
+    let entry = tables.refcount_table_entry(index).unwrap_or_default();
+    // What is behind the end of the file reads as zeroes.
+    is_readable(&tables.geometry(), entry.block().0).then(|| tables.refcount(cluster).unwrap_or(0))
+}
+
+/// Whether QEMU reads a refcount block there: it takes offsets for signed numbers.
+pub(in crate::qcow2) fn is_readable(geometry: &Geometry, block: u64) -> bool {
+    geometry.is_aligned(block) && block <= i64::MAX as u64
 }
 
 /// References to clusters beyond what their refcounts can say: QEMU counts each.

@@ -8,18 +8,18 @@ use crate::view::View;
 
 /// An entry of the snapshot table, perhaps one that the file does not have in full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SnapshotEntry {
+pub(in crate::qcow2) struct SnapshotEntry {
     /// Its place in the table, from 0.
-    pub(super) index: u32,
+    pub(in crate::qcow2) index: u32,
     /// Where it starts.
-    pub(super) offset: u64,
+    pub(in crate::qcow2) offset: u64,
     /// Where the next one starts.
-    pub(super) next: u64,
-    pub(super) fixed: SnapshotHeader,
+    pub(in crate::qcow2) next: u64,
+    pub(in crate::qcow2) fixed: SnapshotHeader,
 }
 
 impl SnapshotEntry {
-    pub(super) fn l1_table(&self) -> Area {
+    pub(in crate::qcow2) fn l1_table(&self) -> Area {
         Area::new(self.fixed.l1_table_offset, u64::from(self.fixed.l1_size) * 8)
     }
 }

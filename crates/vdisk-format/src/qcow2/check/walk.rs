@@ -43,15 +43,15 @@ pub(super) struct Walk<'t, 'a> {
 
 /// How many L1 entries refer to an L2 table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Referrers {
+pub(in crate::qcow2) struct Referrers {
     /// Of the active L1 table.
-    pub(super) active: u64,
+    pub(in crate::qcow2) active: u64,
     /// Of the snapshots' L1 tables.
-    pub(super) snapshots: u64,
+    pub(in crate::qcow2) snapshots: u64,
 }
 
 impl Referrers {
-    pub(super) fn all(self) -> u64 {
+    pub(in crate::qcow2) fn all(self) -> u64 {
         self.active.saturating_add(self.snapshots)
     }
 }
@@ -84,12 +84,18 @@ impl<'t, 'a> Walk<'t, 'a> {
         }
     }
 
-    pub(super) fn header(&mut self) {
+    /// Visits everything, and counts who refers to what.
+    pub(super) fn references(&mut self) {
         self.region(Owner::Header, Area::new(0, self.geometry.cluster_size()));
+        self.l1_tables();
+        self.l2_tables();
+        self.regions();
+        self.counts.settle();
+        self.refcount_blocks();
     }
 
     /// The active L1 table, then those of the snapshots: they are claimed, and the L2 tables that they refer to are noted.
-    pub(super) fn l1_tables(&mut self) {
+    fn l1_tables(&mut self) {
         let active = self.geometry.l1_table();
         self.region(Owner::L1Table { snapshot: None }, active);
         self.l1_entries(active, Referrers { active: 1, snapshots: 0 });
@@ -237,7 +243,7 @@ impl<'t, 'a> Walk<'t, 'a> {
 
     /// Visits the L2 tables in the order of the file. Those that are not aligned may overlap: no more of them are looked at
     /// than [`Tables::unaligned_l2_tables`] allows, and the others are forgotten.
-    pub(super) fn l2_tables(&mut self) {
+    fn l2_tables(&mut self) {
         let mut tables = std::mem::take(&mut self.l2_tables);
         let (known, mut left) = (tables.len(), self.tables.unaligned_l2_tables());
         tables.retain(|&table, _| {
