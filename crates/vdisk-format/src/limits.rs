@@ -18,6 +18,9 @@ pub const MAX_CHAIN: usize = 200;
 /// Most snapshots that a walk over the snapshot table yields: QEMU's `QCOW_MAX_SNAPSHOTS`.
 pub const MAX_SNAPSHOTS: u32 = 65_536;
 
+/// The largest snapshot table that QEMU takes, in bytes: 1 KiB for each of the most snapshots.
+pub const MAX_SNAPSHOT_TABLE_BYTES: u64 = 1024 * MAX_SNAPSHOTS as u64;
+
 /// Most bitmap table entries that one dump reads, over all bitmaps together.
 ///
 /// A 64 TiB disk tracked at 512 bytes in 64 KiB clusters needs 262,144; in 512 byte clusters, 128 GiB needs 65,536. As many

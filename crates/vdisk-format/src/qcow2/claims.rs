@@ -260,10 +260,10 @@ pub fn claims(tables: &Tables<'_>, wanted: &dyn Fn(u64, u64) -> bool, visit: &mu
     let l2_tables = walk.l1_tables();
     let mut unaligned_left = tables.unaligned_l2_tables();
     for (table, l1_entries) in l2_tables {
-        let is_aligned = tables.geometry().is_aligned(table);
-        if is_aligned || unaligned_left > 0 {
+        let is_free = tables.geometry().is_aligned(table) || table >= tables.geometry().file_length();
+        if is_free || unaligned_left > 0 {
             walk.l2_table(table, l1_entries);
-            unaligned_left -= u64::from(!is_aligned);
+            unaligned_left -= u64::from(!is_free);
         }
     }
     walk.others();

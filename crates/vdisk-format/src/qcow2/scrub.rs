@@ -190,7 +190,7 @@ pub fn scrub<'a>(
         Err(Error::Refused { .. }) => {
             // No cluster size: there are no tables.
             let mut records = Records { fixed: &mut fixed, options, redacted: scrubbed.redacted };
-            records.bitmaps_alone(&header);
+            records.bitmaps(&header);
             scrubbed.redacted = records.redacted;
         }
         Err(error) => return Err(error),

@@ -5,15 +5,12 @@ use std::collections::BTreeMap;
 use super::problems::Fault;
 use super::snapshots::SnapshotEntries;
 use super::walk::Walk;
-use crate::limits::MAX_SNAPSHOTS;
+use crate::limits::{MAX_SNAPSHOT_TABLE_BYTES, MAX_SNAPSHOTS};
 use crate::qcow2::crypto::{Encryption, crypto_header_pointer};
 use crate::qcow2::geometry::MAX_L1_BYTES;
 
 /// The largest refcount table that QEMU takes, in bytes.
 const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 << 20;
-
-/// The largest snapshot table that QEMU takes, in bytes: 1 KiB for each of the most snapshots.
-const MAX_SNAPSHOT_TABLE_BYTES: u64 = 1024 * MAX_SNAPSHOTS as u64;
 
 impl Walk<'_, '_> {
     /// Sizes that do not go together. QEMU opens no such image.

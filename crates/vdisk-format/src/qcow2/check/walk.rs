@@ -247,9 +247,9 @@ impl<'t, 'a> Walk<'t, 'a> {
         let mut tables = std::mem::take(&mut self.l2_tables);
         let (known, mut left) = (tables.len(), self.tables.unaligned_l2_tables());
         tables.retain(|&table, _| {
-            let is_aligned = self.geometry.is_aligned(table);
-            let is_read = is_aligned || left > 0;
-            left -= u64::from(is_read && !is_aligned);
+            let is_free = self.geometry.is_aligned(table) || table >= self.geometry.file_length();
+            let is_read = is_free || left > 0;
+            left -= u64::from(is_read && !is_free);
             is_read
         });
         if tables.len() < known {

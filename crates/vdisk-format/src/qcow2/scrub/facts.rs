@@ -106,7 +106,10 @@ impl<'t, 'a> Judge<'t, 'a> {
 
     /// Where something is in the external data file.
     fn external(&self, offset: u64, copied: bool) -> Place {
-        let end = self.geometry.guest_clusters().saturating_mul(self.geometry.cluster_size());
+        // Clusters have their places behind the disk's end, too, if the file has an L1 entry there.
+        let disk = self.geometry.guest_clusters().saturating_mul(self.geometry.cluster_size());
+        let l1_entries = self.geometry.l1_table().clipped(self.geometry.file_length()).length / 8;
+        let end = disk.max(l1_entries.saturating_mul(self.geometry.l2_span()));
         let aligned = self.geometry.is_aligned(offset);
         Place::External { offset: Some(offset).filter(|&offset| offset < end), aligned, copied }
     }

@@ -3,39 +3,18 @@
 use super::Structure;
 use super::records::Records;
 use crate::bytes::clipped;
-use crate::qcow2::crypto::{KEY_SLOT_ACTIVE, KEY_SLOT_INACTIVE, KeySlotStart, Luks, LuksSizes};
+use crate::qcow2::crypto::{
+    KEY_SLOT_ACTIVE, KEY_SLOT_INACTIVE, KeySlotStart, Luks, LuksFault, LuksSizes, LuksStart,
+};
 use crate::qcow2::geometry::Area;
 
 /// No cipher has a longer key, in bytes.
 const MAX_KEY_BYTES: u32 = 512;
 /// More stripes than anybody splits a key into.
 const MAX_STRIPES: u32 = 1 << 16;
-const NAMES: [(u64, u64); 3] = [(8, 32), (40, 32), (72, 32)];
-/// Ciphers, modes and hashes that there are: no other word is copied.
-const KNOWN: [&[u8]; 22] = [
-    b"aes",
-    b"serpent",
-    b"twofish",
-    b"cast5",
-    b"camellia",
-    b"sm4",
-    b"ecb-plain",
-    b"ecb-plain64",
-    b"cbc-plain",
-    b"cbc-plain64",
-    b"cbc-essiv:sha256",
-    b"xts-plain",
-    b"xts-plain64",
-    b"ctr-plain",
-    b"ctr-plain64",
-    b"sha1",
-    b"sha224",
-    b"sha256",
-    b"sha384",
-    b"sha512",
-    b"ripemd160",
-    b"whirlpool",
-];
+/// Names, and what a check says of one that is none of those that there are: no other word is copied.
+const NAMES: [(u64, LuksFault); 3] =
+    [(8, LuksFault::CipherName), (40, LuksFault::CipherMode), (72, LuksFault::Hash)];
 const UUID_AT: u64 = 168;
 const DIGEST_ITERATIONS_AT: u64 = 164;
 
@@ -45,16 +24,24 @@ impl Records<'_> {
     pub(super) fn luks(&mut self, image: &[u8], area: Area) {
         let Ok(luks) = Luks::parse(image, area) else { return };
         self.redacted.blanked += 1;
-        if !luks.is_luks_1() {
+        let problems = luks.problems();
+        let is_wrong = |slot: Option<u64>, fault: LuksFault| {
+            problems.iter().any(|problem| problem.slot == slot && problem.fault == fault)
+        };
+        if is_wrong(None, LuksFault::Magic) {
             return;
         }
         let start = area.offset.0;
         let mut put =
             |at: u64, bytes: &[u8]| self.fixed.put(start.saturating_add(at), bytes, Structure::LuksHeader);
+        if is_wrong(None, LuksFault::Version) {
+            put(0, &LuksStart { version: u16::MAX, ..luks.start }.to_bytes());
+            return;
+        }
         put(0, &luks.start.to_bytes());
-        for (at, length) in NAMES {
-            let name = clipped(image, start + at, length).split(|&byte| byte == 0).next().unwrap_or_default();
-            if KNOWN.contains(&name) {
+        for (at, fault) in NAMES {
+            let name = clipped(image, start + at, 32).split(|&byte| byte == 0).next().unwrap_or_default();
+            if !is_wrong(None, fault) {
                 put(at, name);
             }
         }
@@ -71,14 +58,16 @@ impl Records<'_> {
             let at = slot.offset.0.saturating_sub(start);
             let KeySlotStart { active, iterations } = slot.start;
             let is_state = matches!(active, KEY_SLOT_ACTIVE | KEY_SLOT_INACTIVE);
-            let is_sound = is_state && in_file(slot.end.key_material_offset);
+            let is_outside = is_wrong(Some(slot.index), LuksFault::SlotOutside);
+            let is_in_header = is_wrong(Some(slot.index), LuksFault::SlotInHeader);
             let state = KeySlotStart {
                 active: if is_state { active } else { 0 },
-                iterations: if is_sound { iterations } else { 0 },
+                iterations: if is_state && !is_outside && !is_in_header { iterations } else { 0 },
             };
             put(at, &state.to_bytes());
             let (offset, stripes) = (slot.end.key_material_offset, slot.end.stripes);
-            put(at + 40, &or_wrong(offset, in_file(offset)).to_be_bytes());
+            let offset = if is_in_header { 0 } else { or_wrong(offset, !is_outside) };
+            put(at + 40, &offset.to_be_bytes());
             put(at + 44, &or_wrong(stripes, stripes <= MAX_STRIPES).to_be_bytes());
         }
         // Not secret, but it tells which volume this is.

@@ -4,12 +4,11 @@ use super::fixed::Fixed;
 use super::{Options, Redacted, Structure};
 use crate::bytes::clipped;
 use crate::limits::{CLUSTER_BITS, MAX_BACKING_FILE_NAME, MAX_BITMAPS};
-use crate::qcow2::bitmap::{
-    Bitmap, BitmapEntryHeader, BitmapTableEntry, BitmapTableEntryKind, BitmapsExtension, KNOWN_FLAGS,
-    TableBudget,
-};
+use crate::qcow2::bitmap::{Bitmap, BitmapEntryHeader, BitmapsExtension, KNOWN_FLAGS};
 use crate::qcow2::crypto::crypto_header_pointer;
-use crate::qcow2::extension::{AreaEnd, Content, CryptoHeaderPointer, Extension, FeatureNames, Magic};
+use crate::qcow2::extension::{
+    AreaEnd, Content, CryptoHeaderPointer, Extension, ExtensionHeader, FeatureNames, Magic,
+};
 use crate::qcow2::geometry::Area;
 use crate::qcow2::header::{Header, HeaderV2, HeaderV3, KnownAdditional, feature_bit_name};
 use crate::qcow2::tables::Tables;
@@ -20,7 +19,7 @@ const MAX_NAME: u64 = 1023;
 const MAX_FEATURE_NAMES: usize = 4096;
 /// Most bytes that are kept zero before the first that is not.
 const MAX_UNKNOWN: usize = 4096;
-/// A bitmap with more extra data, in bytes, uses up what a check reads of all bitmaps' tables.
+/// More extra data, in bytes, are no bitmap's.
 const MOST_EXTRA_DATA: u32 = 64 << 20;
 /// Formats that a backing file can have: no other word is copied.
 const FORMATS: [&[u8]; 16] = [
@@ -78,6 +77,7 @@ impl Records<'_> {
         }
         if let AreaEnd::Marker(at) = extensions.end() {
             self.fixed.bar(at.0, at.0 + 4);
+            self.end_marker(at.0, header);
         }
         if let Some(name) = header.backing_file() {
             let (at, size) = (header.v2.backing_file_offset, header.v2.backing_file_size);
@@ -86,6 +86,16 @@ impl Records<'_> {
             if in_header && behind && size <= MAX_BACKING_FILE_NAME {
                 self.name(at, name, Structure::BackingName);
             }
+        }
+    }
+
+    /// How long the end marker says that it is means nothing, but that it is longer than there is room.
+    fn end_marker(&mut self, at: u64, header: &Header<'_>) {
+        let bound = header.extensions().bound().0;
+        if let Ok(marker) = ExtensionHeader::parse(header.image(), at) {
+            let end = at + ExtensionHeader::SIZE + u64::from(marker.length);
+            let length = if end > bound { u32::MAX } else { 0 };
+            self.fixed.put(at + 4, &length.to_be_bytes(), Structure::Extension);
         }
     }
 
@@ -177,7 +187,6 @@ impl Records<'_> {
     pub(super) fn others(&mut self, tables: &Tables<'_>, is_exclusive: &dyn Fn(Area) -> bool) {
         self.snapshots(tables, is_exclusive);
         self.bitmaps(tables.header());
-        self.first_wrong_entries(tables.header(), &|offset| !offset.is_multiple_of(8));
         if tables.header().extensions().any(|one| one.is_ok_and(|one| one.magic == Magic::CRYPTO_HEADER))
             && let Ok(Some(pointer)) = crypto_header_pointer(tables.header())
         {
@@ -186,44 +195,12 @@ impl Records<'_> {
     }
 
     /// The bitmap directory.
-    fn bitmaps(&mut self, header: &Header<'_>) {
+    pub(super) fn bitmaps(&mut self, header: &Header<'_>) {
         for extension in header.extensions().map_while(Result::ok) {
             if let Ok(Content::Bitmaps(bitmaps)) = extension.content() {
                 for bitmap in bitmaps.directory(header.image()).map_while(Result::ok) {
                     self.bitmap(header, &bitmap);
                 }
-            }
-        }
-    }
-
-    /// Where there is no cluster size, a check looks at bitmaps all the same: for the first wrong entry of each table.
-    pub(super) fn bitmaps_alone(&mut self, header: &Header<'_>) {
-        self.bitmaps(header);
-        self.first_wrong_entries(header, &|_| true);
-    }
-
-    /// The first wrong entry of each bitmap's table whose offset is `wanted`, as far as a check looks at the tables.
-    fn first_wrong_entries(&mut self, header: &Header<'_>, wanted: &dyn Fn(u64) -> bool) {
-        let mut budget = TableBudget::new(header.image());
-        let extensions = header.extensions().map_while(Result::ok);
-        let bitmaps = extensions.filter_map(|extension| match extension.content() {
-            Ok(Content::Bitmaps(bitmaps)) => Some(bitmaps),
-            _ => None,
-        });
-        for bitmap in bitmaps.take(1).flat_map(|first| first.directory(header.image()).map_while(Result::ok))
-        {
-            let offset = bitmap.fixed.bitmap_table_offset;
-            let Ok(()) = budget.spend(&bitmap) else { continue };
-            let Ok(table) = bitmap.table() else { continue };
-            let is_wrong = |entry: &BitmapTableEntry| {
-                entry.kind() == BitmapTableEntryKind::Invalid || entry.reserved() != 0
-            };
-            if !wanted(offset) {
-                continue;
-            }
-            if let Some(index) = table.entries().position(|entry| is_wrong(&entry)) {
-                let at = offset + 8 * index as u64;
-                self.fixed.put(at, &2u64.to_be_bytes(), Structure::BitmapTable);
             }
         }
     }
@@ -235,14 +212,18 @@ impl Records<'_> {
         // The last cluster may lie behind the file's end.
         let behind = length.saturating_add(header.cluster_size().unwrap_or(0));
         let unknown_flags = fixed.flags & !KNOWN_FLAGS;
-        // So many that no other entry follows, and no table is looked at.
+        // So many that no other entry follows.
         let is_last = fixed.extra_data_size > MOST_EXTRA_DATA && bitmap.next.0 > length;
         let kept = BitmapEntryHeader {
             bitmap_table_offset: if offset < behind { offset } else { beyond(offset) },
             flags: fixed.flags & KNOWN_FLAGS | if unknown_flags != 0 { KNOWN_FLAGS + 1 } else { 0 },
             type_: fixed.type_.min(2),
             granularity_bits: fixed.granularity_bits.min(64),
-            name_size: if is_last { fixed.name_size.min(1) } else { fixed.name_size },
+            name_size: match fixed.name_size {
+                size if !is_last => size,
+                size if u64::from(size) > MAX_NAME => u16::MAX,
+                size => size.min(1),
+            },
             extra_data_size: if is_last { u32::MAX } else { fixed.extra_data_size },
             ..fixed
         };

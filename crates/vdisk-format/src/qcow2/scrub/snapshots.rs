@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::Structure;
 use super::records::{Records, beyond};
 use crate::bytes::clipped;
+use crate::limits::MAX_SNAPSHOT_TABLE_BYTES;
 use crate::qcow2::check::{SnapshotEntry, snapshot_entries};
 use crate::qcow2::geometry::MAX_L1_BYTES;
 use crate::qcow2::geometry::{Area, Geometry};
@@ -16,8 +17,8 @@ const MAX_EXTRA_DATA: u32 = 1024;
 const MIN_EXTRA_DATA: u32 = 16;
 /// The largest L1 table that QEMU takes, in entries.
 const MAX_L1_SIZE: u32 = (MAX_L1_BYTES / 8) as u32;
-/// Sizes in bytes, and times in nanoseconds, are smaller: 18 years.
-const MAX_NUMBER: u64 = 1 << 59;
+/// Of how large a VM's state was, more than that is not told, and of its times nothing.
+const MAX_VM_STATE: u32 = 1 << 31;
 /// The first four fields of an entry, and the last one.
 const JUDGED_FIELDS: [(u64, u64); 2] = [(0, 16), (36, 4)];
 /// Where the disk's size is in the extra data.
@@ -55,6 +56,8 @@ enum Reach {
 struct Place<'g> {
     geometry: &'g Geometry,
     at: u64,
+    /// Where the snapshot table is.
+    table: u64,
     /// Whether all of it is in the file.
     is_whole: bool,
 }
@@ -120,12 +123,14 @@ impl Place<'_> {
     }
 
     /// Where an entry of these sizes ends, as far as it matters; and what is said of its extra data.
-    fn layout(&self, fixed: SnapshotHeader) -> (u64, bool, bool) {
+    fn layout(&self, fixed: SnapshotHeader) -> (u64, bool, bool, bool) {
         let fixed = self.as_read(fixed);
         let strings = u64::from(fixed.id_str_size) + u64::from(fixed.name_size);
         let length = SnapshotHeader::SIZE + u64::from(fixed.extra_data_size) + strings;
-        let next = self.at.saturating_add(length.next_multiple_of(8)).min(self.limit());
-        (next, fixed.extra_data_size < MIN_EXTRA_DATA, fixed.extra_data_size > MAX_EXTRA_DATA)
+        let next = self.at.saturating_add(length.next_multiple_of(8));
+        let is_too_large = next.saturating_sub(self.table) > MAX_SNAPSHOT_TABLE_BYTES;
+        let extra = fixed.extra_data_size;
+        (next.min(self.limit()), extra < MIN_EXTRA_DATA, extra > MAX_EXTRA_DATA, is_too_large)
     }
 
     /// Sizes that lead to the same place.
@@ -140,7 +145,8 @@ impl Place<'_> {
             name_size: u16::MAX,
             ..fixed
         };
-        let sizes = [0, MIN_EXTRA_DATA, MAX_EXTRA_DATA, u32::MAX].map(with);
+        let sizes =
+            [0, MIN_EXTRA_DATA, MAX_EXTRA_DATA, 1 << 11, 1 << 20, 1 << 23, 1 << 25, u32::MAX].map(with);
         sizes.into_iter().find(|&fixed| self.layout(fixed) == wanted).unwrap_or(fixed)
     }
 }
@@ -169,7 +175,7 @@ impl<'a> Ids<'a> {
 }
 
 impl Records<'_> {
-    /// Copies what a check looks at: sizes, where the L1 tables are, which IDs are the same. Other fields are copied where
+    /// Copies what a check looks at: sizes, where the L1 tables are, which IDs are the same. Sizes of states are copied where
     /// the entry looks like one.
     pub(super) fn snapshots(&mut self, tables: &Tables<'_>, is_exclusive: &dyn Fn(Area) -> bool) {
         let geometry = tables.geometry();
@@ -180,7 +186,8 @@ impl Records<'_> {
                 break; // nothing but zeroes from here on
             }
             let snapshot = whole.next().and_then(Result::ok);
-            let place = Place { geometry: &geometry, at: entry.offset, is_whole: snapshot.is_some() };
+            let table = tables.header().v2.snapshots_offset;
+            let place = Place { geometry: &geometry, at: entry.offset, table, is_whole: snapshot.is_some() };
             match snapshot {
                 Some(snapshot) => self.snapshot(&place, &snapshot, is_exclusive(snapshot.area()), &mut ids),
                 None => self.cut_snapshot(&place, &entry),
@@ -199,7 +206,9 @@ impl Records<'_> {
         let (extra, known) = snapshot.extra();
         let is_sound = exclusive && is_sound(place, snapshot);
         let (kept, disk_size) = if is_sound {
-            (fixed, None)
+            let vm_state_size = fixed.vm_state_size.min(MAX_VM_STATE);
+            let times = SnapshotHeader { date_sec: 0, date_nsec: 0, vm_clock_nsec: 0, ..fixed };
+            (SnapshotHeader { vm_state_size, ..times }, None)
         } else {
             self.redacted.blanked += 1;
             let (stand_in, disk_size) = place.stand_in(fixed, snapshot.disk_size());
@@ -216,6 +225,11 @@ impl Records<'_> {
         let extra_at = place.at + SnapshotHeader::SIZE;
         if is_sound {
             self.fixed.put(place.at, &kept.to_bytes(), Structure::SnapshotTable);
+            let extra = SnapshotExtra {
+                vm_state_size_large: extra.vm_state_size_large.min(MAX_VM_STATE.into()),
+                icount: if extra.icount == u64::MAX { u64::MAX } else { 0 },
+                ..extra
+            };
             self.fixed.put(extra_at, clipped(&extra.to_bytes(), 0, known), Structure::SnapshotTable);
         } else {
             self.judged_fields(place.at, &kept);
@@ -268,11 +282,11 @@ fn is_sound(place: &Place<'_>, snapshot: &Snapshot<'_>) -> bool {
     let fixed = snapshot.fixed;
     let (extra, _) = snapshot.extra();
     let table = snapshot.l1_table();
-    let numbers = [fixed.vm_clock_nsec, extra.vm_state_size_large, extra.disk_size, extra.icount];
     place.geometry.is_aligned(table.offset.0)
         && table.end() <= place.geometry.file_length()
         && fixed.l1_size <= MAX_L1_SIZE
         && fixed.extra_data_size <= MAX_EXTRA_DATA
         && fixed.date_nsec < 1_000_000_000
-        && numbers.iter().all(|&number| number < MAX_NUMBER || number == u64::MAX)
+        && extra.disk_size < MAX_DISK
+        && extra.disk_size.is_multiple_of(512)
 }
