@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use super::image::{COPIED, Image, MOST_SNAPSHOTS, OFFSET, Part};
 
 /// Entries and clusters that are looked at: an image with more is not judged here.
-const MOST_WORK: u64 = 1 << 18;
+const MOST_WORK: u64 = 1 << 17;
 /// The largest L1 table and the largest refcount table that QEMU takes, in bytes.
 const MOST_L1: u64 = 32 << 20;
 const MOST_REFCOUNT_TABLE: u64 = 8 << 20;

@@ -14,7 +14,7 @@ use crate::units::HostOffset;
 use crate::view::View;
 
 /// As many entries of L2 tables that are not aligned are read of any file; of a large one, twice as many as it has room for.
-const MIN_UNALIGNED_ENTRIES: u64 = 1 << 18;
+const MIN_UNALIGNED_ENTRIES: u64 = 1 << 17;
 
 /// An image whose tables can be read: whatever they say, but for a header whose cluster size is none.
 ///

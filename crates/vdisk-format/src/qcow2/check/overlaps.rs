@@ -3,46 +3,57 @@
 use std::ops::Range;
 
 use super::problems::Fault;
-use super::walk::Walk;
-use crate::qcow2::claims::Owner;
+use super::walk::{Other, Walk};
 use crate::qcow2::geometry::Area;
 
-/// The clusters of a table, and how many references to them are known to be its own.
+/// A table, and how many references to its clusters are known to be its own.
+#[derive(Debug, Clone, Copy)]
 struct Table {
-    clusters: Range<u64>,
-    times: u64,
     area: Area,
+    times: u64,
     /// Whether it is of no use without its end.
     is_whole: bool,
-}
-
-/// Whether a table is of no use without its end. The snapshot table's end may be padding that nobody wrote; whether its
-/// entries are there has been looked at.
-fn is_whole(owner: Owner) -> bool {
-    !matches!(owner, Owner::Header | Owner::BitmapData { .. } | Owner::CryptoHeader | Owner::SnapshotTable)
 }
 
 impl Walk<'_, '_> {
     /// Looks for clusters of tables that something else claims, too; and for tables that the file's end cuts short.
     pub(super) fn overlaps(&mut self) {
+        let (l2_tables, mut others) = (std::mem::take(&mut self.l2_tables), std::mem::take(&mut self.others));
+        others.sort_unstable_by_key(|other| (other.area.offset, other.area.length));
         let mut told = 0;
-        for table in self.all_tables() {
-            if table.is_whole && table.area.end() > self.geometry.file_length() {
-                self.extra(Fault::TableCut { area: table.area });
+        let mut others_left = others.iter().peekable();
+        // The two in the order of the file: there may be as many as there are clusters.
+        for (&table, by) in &l2_tables {
+            while let Some(other) = others_left.next_if(|other| other.area.offset.0 <= table) {
+                self.overlap(other.into(), &mut told);
             }
-            let mut shared: Option<Range<u64>> = None;
-            // Of two tables in one place, the first one has told of it.
-            self.counts.runs(table.clusters.start.max(told)..table.clusters.end.max(told), |run| {
-                if run.count > table.times {
-                    shared.get_or_insert(run.clusters.start..0).end = run.clusters.end;
-                }
-            });
-            if let Some(clusters) = shared {
-                told = clusters.end;
-                self.extra(Fault::Overlap { clusters });
+            let area = Area::new(table, self.geometry.cluster_size());
+            if self.is_there(area) {
+                self.overlap(Table { area, times: by.all(), is_whole: true }, &mut told);
             }
         }
+        others_left.for_each(|other| self.overlap(other.into(), &mut told));
+        (self.l2_tables, self.others) = (l2_tables, others);
         self.compressed_overlaps();
+    }
+
+    /// One of them; `told` is where the last one ended that was told of.
+    fn overlap(&mut self, table: Table, told: &mut u64) {
+        if table.is_whole && table.area.end() > self.geometry.file_length() {
+            self.extra(Fault::TableCut { area: table.area });
+        }
+        let clusters = self.geometry.clusters(table.area);
+        let mut shared: Option<Range<u64>> = None;
+        // Of two tables in one place, the first one has told of it.
+        self.counts.runs(clusters.start.max(*told)..clusters.end.max(*told), |run| {
+            if run.count > table.times {
+                shared.get_or_insert(run.clusters.start..0).end = run.clusters.end;
+            }
+        });
+        if let Some(clusters) = shared {
+            *told = clusters.end;
+            self.extra(Fault::Overlap { clusters });
+        }
     }
 
     /// Clusters with compressed data that are other data's as well.
@@ -63,31 +74,15 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// The tables that the file has, in its order.
-    fn all_tables(&mut self) -> Vec<Table> {
-        let geometry = self.geometry;
-        let size = geometry.cluster_size();
-        let limit = geometry.file_length().saturating_add(size);
-        let mut tables: Vec<Table> = self
-            .l2_tables
-            .iter()
-            .map(|(&table, by)| (Area::new(table, size), by.all()))
-            .filter(|(area, _)| area.end() < limit)
-            .map(|(area, times)| Table { clusters: geometry.clusters(area), times, area, is_whole: true })
-            .collect();
-        tables.extend(self.regions.iter().map(|region| Table {
-            clusters: geometry.clusters(region.area),
-            times: 1,
-            area: region.area,
-            is_whole: is_whole(region.owner),
-        }));
-        tables.sort_unstable_by_key(|table| (table.clusters.start, table.clusters.end));
-        tables
-    }
-
     /// Something that QEMU's check does not look for.
     pub(super) fn extra(&mut self, fault: Fault) {
         self.check.extra_corruptions += 1;
         self.problems.add(fault, self.findings);
+    }
+}
+
+impl From<&Other> for Table {
+    fn from(other: &Other) -> Self {
+        Self { area: other.area, times: 1, is_whole: other.is_whole }
     }
 }

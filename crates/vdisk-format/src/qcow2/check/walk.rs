@@ -28,8 +28,8 @@ pub(super) struct Walk<'t, 'a> {
     pub(super) uncopied: ClusterSet,
     /// The L2 tables, by their offsets.
     pub(super) l2_tables: BTreeMap<u64, Referrers>,
-    /// All other tables.
-    pub(super) regions: Vec<Region>,
+    /// All other tables. There may be one for each cluster.
+    pub(super) others: Vec<Other>,
     /// References to clusters with compressed data.
     pub(super) compressed: Option<ClusterCounts>,
     pub(super) reader: Reader,
@@ -56,6 +56,23 @@ impl Referrers {
     }
 }
 
+/// A part of the file as [`Region`] has it, in as few bytes as can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Other {
+    pub(super) area: Area,
+    /// Whether it is of no use without its end.
+    pub(super) is_whole: bool,
+}
+
+impl Other {
+    /// The snapshot table's end may be padding that nobody wrote; whether its entries are there has been looked at.
+    fn new(owner: Owner, area: Area) -> Self {
+        use Owner::{BitmapData, CryptoHeader, Header, SnapshotTable};
+        let is_whole = !matches!(owner, Header | BitmapData { .. } | CryptoHeader | SnapshotTable);
+        Self { area, is_whole }
+    }
+}
+
 /// A table that is no L2 table, or another part of the file that is not the guest's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Region {
@@ -75,7 +92,7 @@ impl<'t, 'a> Walk<'t, 'a> {
             counts: ClusterCounts::new(geometry.file_clusters()),
             uncopied: ClusterSet::new(geometry.file_clusters()),
             l2_tables: BTreeMap::new(),
-            regions: Vec::new(),
+            others: Vec::new(),
             compressed: None,
             reader: Reader::default(),
             read_empty: 0,
@@ -195,7 +212,7 @@ impl<'t, 'a> Walk<'t, 'a> {
             self.check.corruptions += 1;
             self.problems.add(Fault::RegionOutside(Region { owner, area }), self.findings);
         } else if area.length > 0 {
-            self.regions.push(Region { owner, area });
+            self.others.push(Other::new(owner, area));
         }
         is_there
     }
