@@ -213,14 +213,15 @@ pub struct CheckArgs {
     pub force: bool,
     /// Check the images that it is backed by, too, and the length of its external data file
     ///
-    /// Whoever made the image chooses which files of this computer are read then.
+    /// Whoever made the image chooses which files of this computer are read then. An external data file is looked for beside
+    /// the image, as backing files are; QEMU looks for it in the current folder.
     #[arg(long)]
     pub chain: bool,
     /// Decode every compressed cluster, too
     #[arg(long)]
     pub deep: bool,
-    /// How many threads do that: as many as there are processors, where nothing is said
-    #[arg(long, value_name = "N", requires = "deep")]
+    /// How many threads decode them with --deep: as many as there are processors, where nothing is said
+    #[arg(long, value_name = "N")]
     pub threads: Option<std::num::NonZero<usize>>,
 }
 
@@ -322,6 +323,8 @@ pub struct MapArgs {
     #[arg(long, value_name = "ID|NAME", allow_hyphen_values = true)]
     pub snapshot: Option<String>,
     /// Open the backing files and the external data files, whichever files the images name, and map them, too
+    ///
+    /// An external data file is looked for beside the image, as backing files are; QEMU looks for it in the current folder.
     #[arg(long, conflicts_with_all = ["json", "j"])]
     pub chain: bool,
     /// Print it even though the image does not begin as a qcow2 image

@@ -36,7 +36,8 @@ impl Out {
         if self.escape {
             // A copy: another process may write to a mapped image between the validation and the use of a text.
             let copy = bytes.to_vec();
-            write!(self.stdout, "{}", escaped(&copy))
+            // A name is one line: the next one might look like ours.
+            self.stdout.write_all(escaped(&copy).to_string().replace('\n', "\\n").as_bytes())
         } else {
             self.stdout.write_all(bytes)
         }

@@ -93,9 +93,9 @@ fn disks_of_odd_sizes() {
         same(&image);
         covers(&image, size);
     }
-    // Where QEMU has one extent of no length, ours has none.
+    // One extent of no length.
     qemu::create(&image, "", "0");
-    assert_eq!(qcow2(&image, &["map", "--output", "json"]).expect(0).out(), "[]\n");
+    same(&image);
 }
 
 /// Beside an image that QEMU has taken back to the snapshot.

@@ -91,6 +91,13 @@ pub fn array(out: &mut Out, entries: impl Iterator<Item = MapEntry>) -> io::Resu
     text.push(b'[');
     // Lines are alike: what is between start and offset is as a rule that of the line before.
     let (mut middle, mut middle_of) = (Vec::new(), None);
+    // Of a disk without a sector, qemu-img has an entry all the same.
+    let mut entries = entries.peekable();
+    if entries.peek().is_none() {
+        text.extend_from_slice(b"{ \"start\": 0");
+        text.extend_from_slice(&keys(&MapEntry::default()));
+        text.push(b'}');
+    }
     for (index, entry) in entries.enumerate() {
         if index > 0 {
             text.extend_from_slice(b",\n");
