@@ -53,9 +53,9 @@ fn disks_of_odd_sizes() {
         qemu::io(&image, &[&format!("write {} 512", size - 512)]);
         same(&image);
     }
-    // Where QEMU has one extent of no length, ours has none.
+    // One extent of no length.
     SMALLEST.create(&image, "", 0);
-    assert_eq!(qed(&image, &["map", "--output", "json"]).expect(0).out(), "[]\n");
+    same(&image);
 }
 
 /// Of a backing file, ours says what the image says: it is not looked into.
