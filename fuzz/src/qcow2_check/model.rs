@@ -10,6 +10,7 @@ const MOST_WORK: u64 = 1 << 17;
 /// The largest L1 table and the largest refcount table that QEMU takes, in bytes.
 const MOST_L1: u64 = 32 << 20;
 const MOST_REFCOUNT_TABLE: u64 = 8 << 20;
+const MOST_SNAPSHOT_TABLE: u64 = 64 << 20;
 
 /// What a check comes to, but for the header's faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,6 +78,7 @@ impl<'a> Model<'a> {
         model.compare()?;
         model.copied_flags();
         model.sizes();
+        model.misplaced();
         model.overlaps();
         model.lost();
         Some(model.found)
@@ -376,12 +378,38 @@ impl<'a> Model<'a> {
         self.extra(start == 0);
         self.extra(image.nb_snapshots > MOST_SNAPSHOTS);
         let snapshots = image.snapshots();
+        let end = snapshots.last().map_or(0, |(last, _)| last.end.saturating_add(7) & !7);
+        self.extra(end.saturating_sub(image.snapshots_offset) > MOST_SNAPSHOT_TABLE);
         let all_there = snapshots.iter().all(|(_, is_whole)| *is_whole);
         self.extra(!all_there || image.nb_snapshots > MOST_SNAPSHOTS);
         let mut ids = BTreeSet::new();
         for (snapshot, _) in snapshots.into_iter().take_while(|(_, is_whole)| *is_whole) {
             self.extra(snapshot.l1_size < snapshot.disk_size.div_ceil(span));
             self.extra(!ids.insert(snapshot.id));
+        }
+    }
+
+    /// Clusters of the data file that are not where the disk has them. A table of two places has none in both.
+    fn misplaced(&mut self) {
+        let image = self.image;
+        if !image.data_file() {
+            return;
+        }
+        let mut named: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+        for (at, entry) in image.entries((image.l1_table_offset, image.l1_size * 8)) {
+            named.entry(entry & OFFSET).or_default().push((at - image.l1_table_offset) / 8);
+        }
+        for (table, indices) in named.into_iter().filter(|(table, _)| *table != 0 && image.is_aligned(*table))
+        {
+            for (at, (entry, _)) in (0..).zip(self.l2_entries(table)) {
+                let offset = entry & OFFSET;
+                let has_place = entry >> 62 & 1 == 0 && self.has_cluster(entry) && image.is_aligned(offset);
+                let is_there = |index: &u64| {
+                    let cluster = u128::from(*index) * u128::from(image.l2_entries()) + at;
+                    cluster << image.cluster_bits == u128::from(offset)
+                };
+                self.extra(has_place && (indices.len() > 1 || !indices.iter().all(is_there)));
+            }
         }
     }
 
