@@ -118,7 +118,7 @@ fn on_damaged_images() {
     sources.extend((0..10 * sources.len()).map(|_| generated(&mut random, &data_file)));
     let outcomes = Mutex::new(BTreeMap::<Outcome, u64>::new());
     let disagreements = Mutex::new(Vec::new());
-    let count = setting("VDISK_QCOW2_IMAGES", 1200);
+    let count = setting("VDISK_QCOW2_IMAGES", 600);
     threads::each(count, |number| {
         let mut random = Random::new(seed ^ (number << 20));
         let sound = random.pick(&sources);

@@ -193,7 +193,7 @@ fn assert_healthy(path: &Path, history: &str) -> u64 {
 fn nothing_is_found() {
     let seed = seed();
     let checked = Mutex::new(0);
-    let count = setting("VDISK_QCOW2_SHAPES", 60);
+    let count = setting("VDISK_QCOW2_SHAPES", 40);
     threads::each(count, |number| {
         let mut random = Random::new(seed ^ (number << 20));
         let folder = scratch();
