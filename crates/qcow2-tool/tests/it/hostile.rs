@@ -110,7 +110,7 @@ fn bitmaps(bytes: Bytes, directory: usize, count: u32, table: impl Fn(u32) -> u6
 fn images() -> Vec<(String, Bytes)> {
     let mut images = Vec::new();
     let mut random = Random::new(1);
-    for bits in [9, 16, 18] {
+    for bits in [9, 12, 16, 18] {
         let size = 1u64 << bits;
         let clusters = LENGTH as u64 / size;
         let (start, half) = (size as usize, LENGTH / 2);

@@ -15,6 +15,16 @@ fn base(path: &Path) -> Bytes {
     Bytes::read(path)
 }
 
+/// The same with two snapshots; the disk goes on with tables of its own.
+fn two_snapshots(path: &Path) -> Bytes {
+    base(path);
+    for name in ["one", "two"] {
+        qemu::img(&["snapshot", "-c", name, text(path)]);
+    }
+    qemu::io(path, &["write -P 2 0 4k", "write -P 2 2M 4k"]);
+    Bytes::read(path)
+}
+
 /// The owners that the findings about the cluster at `offset` name, and the range of the disk.
 fn told(path: &Path, offset: usize) -> Vec<(Vec<String>, Value)> {
     let (status, document) = json(path, &["check"]);
@@ -66,13 +76,7 @@ fn a_cluster_that_is_data_and_an_l2_table() {
 fn two_snapshots_that_share_a_wrong_table() {
     let folder = scratch();
     let path = folder.path().join("image");
-    base(&path);
-    for name in ["one", "two"] {
-        qemu::img(&["snapshot", "-c", name, text(&path)]);
-    }
-    // The disk goes on with tables of its own.
-    qemu::io(&path, &["write -P 2 0 4k", "write -P 2 2M 4k"]);
-    let bytes = Bytes::read(&path);
+    let bytes = two_snapshots(&path);
     let first = bytes.place(at::SNAPSHOTS_OFFSET);
     let l1 = bytes.place(first);
     let table = usize::try_from(bytes.u64(l1 + 8) & OFFSET).unwrap();
@@ -93,12 +97,7 @@ fn two_snapshots_that_share_a_wrong_table() {
 fn two_snapshots_that_share_an_l1_table() {
     let folder = scratch();
     let path = folder.path().join("image");
-    base(&path);
-    for name in ["one", "two"] {
-        qemu::img(&["snapshot", "-c", name, text(&path)]);
-    }
-    qemu::io(&path, &["write -P 2 0 4k", "write -P 2 2M 4k"]);
-    let bytes = Bytes::read(&path);
+    let bytes = two_snapshots(&path);
     let (first, length) = (bytes.place(at::SNAPSHOTS_OFFSET), 40 + 24);
     let second = (first + length + 1 + 3).next_multiple_of(8);
     let l1 = bytes.u64(first);
@@ -107,7 +106,7 @@ fn two_snapshots_that_share_an_l1_table() {
         bytes.u64(second) > 0 && bytes.u64(second) != l1,
         "the second snapshot's entry is at {second:#x}"
     );
-    // What the second one names, the first one has as well; a third reference shows.
+    // The second one's L1 table is the first one's now: its tables have as many references as before.
     let refcount = qcow2_owner(&path, table)["refcount"].clone();
     bytes.with_u64(second, l1).write(&path);
     let found = qcow2_owner(&path, table);
