@@ -36,7 +36,7 @@ pub struct Finding {
     pub expected: String,
     /// What is there.
     pub found: String,
-    /// Who claims the cluster concerned, where more than one does, or somebody who should not.
+    /// Who claims the clusters concerned, where more than one does, or somebody who should not; whose an L2 table is.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
     pub owners: Vec<String>,
     /// The part of the virtual disk that is concerned, in bytes.

@@ -83,8 +83,9 @@ mod qcow2_scrub {
         /// Has each eight of `bytes` looked for.
         fn hide(&mut self, bytes: &[u8]) {
             for canary in bytes.chunks_exact(8) {
-                // A part with few bytes that are not zero may be anything.
-                let telling = canary.windows(TELLING).filter(|part| !part.contains(&0));
+                // A part with few bytes that are not zero may be anything; 1, 2, 3 and so on is what stands in for refcounts.
+                let counts = |part: &[u8]| part.windows(2).all(|two| two[1].wrapping_sub(two[0]) == 1);
+                let telling = canary.windows(TELLING).filter(|part| !part.contains(&0) && !counts(part));
                 self.parts.extend(telling.map(|part| <[u8; TELLING]>::try_from(part).unwrap()));
                 self.count += 1;
             }
@@ -447,6 +448,40 @@ mod qcow2_scrub {
             number += 1;
         }
         println!("{number} images, {hidden} canaries");
+    }
+
+    /// The refcount table is so long that the LUKS header is in it.
+    #[test]
+    fn names_of_ciphers_end_where_they_did() {
+        let mut image =
+            Qcow2::new(1 << 20).cluster_bits(12).luks(Luks::new(1)).data(0, b"data").build().unwrap();
+        image[56..60].copy_from_slice(&0x1000u32.to_be_bytes());
+        assert!(check(&image).unwrap().report.has("refcount-table-outside"));
+        assert!(scrubbed(&image, &Canaries::new(&mut Random::new(1)), "a long refcount table"));
+    }
+
+    /// An entry behind the directory's end, which is somebody's data.
+    #[test]
+    fn nothing_of_bitmaps_that_are_none() {
+        let mut image = Qcow2::new(1 << 20).bitmap(Bitmap::new("name").dirty(0..512)).build().unwrap();
+        let extensions = Header::parse(&image).unwrap().extensions().map_while(Result::ok);
+        let (at, next) = extensions
+            .filter_map(|extension| match extension.content() {
+                Ok(Content::Bitmaps(bitmaps)) => {
+                    let entry = bitmaps.directory(&image).next()?.ok()?;
+                    Some((extension.data_offset().0 as usize, entry.next.0 as usize))
+                }
+                _ => None,
+            })
+            .next()
+            .unwrap();
+        image[at + 3] = 2;
+        let mut canaries = Canaries::new(&mut Random::new(1));
+        let data =
+            [0x75, 0x78, 0x45, 0x6c, 0x56, 0x66, 0x1b, 0xcf, 0x69, 0xf9, 0x6a, 0x84, 2, 0x33, 0x2b, 0x6c];
+        canaries.hide(&data);
+        image[next + 8..][..16].copy_from_slice(&data);
+        assert!(scrubbed(&image, &canaries, "a directory that is too short"));
     }
 
     #[test]

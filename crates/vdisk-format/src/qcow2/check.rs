@@ -4,11 +4,13 @@ mod agreement;
 mod copied;
 #[cfg(feature = "decompress")]
 mod deep;
+mod fault;
 mod header;
 mod l2;
 mod lost;
 mod misplaced;
 mod overlaps;
+mod owners;
 mod problems;
 mod reader;
 mod refcounts;
@@ -16,6 +18,7 @@ mod regions;
 mod snapshots;
 mod survey;
 mod walk;
+mod words;
 
 pub use header::header;
 

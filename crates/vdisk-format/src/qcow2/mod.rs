@@ -14,6 +14,7 @@ pub mod fragmentation;
 pub mod geometry;
 pub mod header;
 pub mod l1;
+mod l1_tables;
 pub mod l2;
 pub mod map;
 pub mod read;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::problems::Fault;
+use super::fault::Fault;
 use super::snapshots::SnapshotEntries;
 use super::walk::Walk;
 use crate::limits::{MAX_SNAPSHOT_TABLE_BYTES, MAX_SNAPSHOTS};
@@ -71,17 +71,17 @@ impl Walk<'_, '_> {
 
     fn snapshots_agree(&mut self) {
         let mut ids = BTreeMap::new();
-        for (index, snapshot) in self.tables.snapshots().map_while(Result::ok).enumerate() {
-            let entry = snapshot.offset.0;
+        for snapshot in self.tables.snapshots().map_while(Result::ok) {
+            let (index, entry) = (snapshot.index, snapshot.offset.0);
             let earlier = *ids.entry(snapshot.id).or_insert(index);
             if earlier != index {
-                self.extra(Fault::SnapshotId { entry, earlier });
+                self.extra(Fault::SnapshotId { index, entry, earlier });
             }
             let size = snapshot.disk_size().unwrap_or(self.geometry.virtual_size());
             let needed = size.div_ceil(self.geometry.l2_span());
             let entries = u64::from(snapshot.fixed.l1_size);
             if entries < needed {
-                self.extra(Fault::SnapshotL1Short { entry, entries, needed });
+                self.extra(Fault::SnapshotL1Short { index, entry, entries, needed });
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The `COPIED` flags of the active tables, where the refcounts say that some are wrong.
 
-use super::problems::{Fault, L2Place};
+use super::fault::{Fault, L1Fault, L2Fault};
+use super::problems::L2Place;
 use super::refcounts::Compared;
 use super::walk::Walk;
 use crate::qcow2::geometry::{Area, OFFSET_MASK};
@@ -20,10 +21,9 @@ impl Walk<'_, '_> {
             let cluster = entry.l2_table().0 >> bits;
             let is_there = self.is_there(Area::new(entry.l2_table().0, self.geometry.cluster_size()));
             if entry.is_allocated() && is_there && suspects.intersects(cluster, 1) {
-                self.flag(cluster, entry.copied(), 1, |refcount| Fault::L1Copied {
+                self.flag(cluster, entry.copied(), 1, |refcount| Fault::L1Entry {
                     at: active.offset.0 + index * 8,
-                    entry: entry.0,
-                    refcount,
+                    fault: L1Fault::Copied { entry: entry.0, refcount },
                 });
             }
         }
@@ -66,7 +66,7 @@ impl Walk<'_, '_> {
         let Some(refcount) = self.stored_refcount(cluster) else { return };
         if (refcount == 1) != entry.copied() {
             self.check.corruptions += times;
-            self.problems.l2(Fault::L2Copied { refcount }, place, entry, self.findings);
+            self.problems.l2(L2Fault::Copied { refcount }, place, entry, self.findings);
         }
     }
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use super::problems::{Fault, L2Place};
+use super::fault::L2Fault;
+use super::problems::L2Place;
 use super::walk::Walk;
 use crate::qcow2::geometry::Geometry;
 use crate::qcow2::l2::{L2Entry, L2Format};
@@ -77,7 +78,7 @@ impl Walk<'_, '_> {
         for (place, entry) in batch.entries.drain(..) {
             if let Some(why) = bad.get(&descriptor(entry)) {
                 self.check.extra_corruptions += 1;
-                self.problems.l2(Fault::Undecodable(why.clone()), place, entry, self.findings);
+                self.problems.l2(L2Fault::Undecodable(why.clone()), place, entry, self.findings);
             }
         }
         batch.remember(wanted.into_iter().filter(|descriptor| !bad.contains_key(descriptor)));

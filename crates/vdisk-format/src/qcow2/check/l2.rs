@@ -1,7 +1,8 @@
 //! A visit to an L2 table.
 
+use super::fault::L2Fault;
 use super::lost::MOST_RUNS;
-use super::problems::{Fault, L2Place};
+use super::problems::L2Place;
 use super::walk::{Referrers, Walk};
 use crate::cluster_counts::ClusterCounts;
 use crate::qcow2::geometry::{Area, OFFSET_MASK};
@@ -185,10 +186,10 @@ impl Walk<'_, '_> {
         }
         if entry.raw & RESERVED != 0 {
             self.check.corruptions += times;
-            self.problems.l2(Fault::L2Reserved, place, entry, self.findings);
+            self.problems.l2(L2Fault::Reserved, place, entry, self.findings);
         } else if entry.reserved(format) != 0 {
             self.check.extra_corruptions += 1;
-            self.problems.l2(Fault::L2ZeroFlag, place, entry, self.findings);
+            self.problems.l2(L2Fault::ZeroFlag, place, entry, self.findings);
         }
         let offset = entry.raw & OFFSET_MASK;
         let has_cluster = offset != 0
@@ -196,17 +197,17 @@ impl Walk<'_, '_> {
         if !has_cluster {
             if format.extended() && entry.bitmap.allocated() != 0 {
                 self.check.corruptions += times;
-                self.problems.l2(Fault::SubclustersWithoutCluster, place, entry, self.findings);
+                self.problems.l2(L2Fault::SubclustersWithoutCluster, place, entry, self.findings);
             }
             return;
         }
         if entry.bitmap.invalid() != 0 {
             self.check.corruptions += times;
-            self.problems.l2(Fault::SubclustersInvalid, place, entry, self.findings);
+            self.problems.l2(L2Fault::SubclustersInvalid, place, entry, self.findings);
         }
         if !self.geometry.is_aligned(offset) {
             self.check.corruptions += times;
-            self.problems.l2(Fault::DataUnaligned, place, entry, self.findings);
+            self.problems.l2(L2Fault::DataUnaligned, place, entry, self.findings);
         }
         visit.allocated += 1;
         visit.fragmented += u64::from(visit.next != 0 && visit.next != offset);
@@ -231,20 +232,20 @@ impl Walk<'_, '_> {
         let times = visit.by.all();
         if entry.copied() {
             self.check.corruptions += times;
-            self.problems.l2(Fault::CompressedCopied, place, entry, self.findings);
+            self.problems.l2(L2Fault::CompressedCopied, place, entry, self.findings);
         }
         if entry.reserved(format) != 0 {
             self.check.extra_corruptions += 1;
-            self.problems.l2(Fault::CompressedReserved, place, entry, self.findings);
+            self.problems.l2(L2Fault::CompressedReserved, place, entry, self.findings);
         }
         if self.geometry.data_file() {
             self.check.corruptions += times;
-            self.problems.l2(Fault::CompressedWithDataFile, place, entry, self.findings);
+            self.problems.l2(L2Fault::CompressedWithDataFile, place, entry, self.findings);
             return;
         }
         if entry.bitmap.0 != 0 {
             self.check.corruptions += times;
-            self.problems.l2(Fault::CompressedSubclusters, place, entry, self.findings);
+            self.problems.l2(L2Fault::CompressedSubclusters, place, entry, self.findings);
             return;
         }
         let data = entry.compressed(format);
@@ -257,7 +258,7 @@ impl Walk<'_, '_> {
             compressed.add(clusters.start, clusters.end - clusters.start, times, false);
         } else {
             self.check.corruptions += times;
-            self.problems.l2(Fault::DataOutside, place, entry, self.findings);
+            self.problems.l2(L2Fault::DataOutside, place, entry, self.findings);
         }
         visit.allocated += 1;
         visit.compressed += 1;
@@ -271,7 +272,7 @@ impl Walk<'_, '_> {
         let flag = if copied { L2Entry::COPIED } else { 0 };
         let bits = self.geometry.cluster_bits();
         let place = L2Place { table: visit.table, index };
-        self.problems.l2_run(Fault::DataOutside, place, count, L2Entry::new(host | flag), self.findings);
+        self.problems.l2_run(L2Fault::DataOutside, place, count, L2Entry::new(host | flag), self.findings);
         // What lies outside has a refcount all the same, which the flag has to agree with.
         if self.has_flags(visit) {
             let wrong = (0..count).filter(|i| {
@@ -299,6 +300,6 @@ impl Walk<'_, '_> {
     fn not_copied(&mut self, visit: &Visit, index: u64, count: u64) {
         self.check.corruptions += count.saturating_mul(visit.by.active);
         let place = L2Place { table: visit.table, index };
-        self.problems.l2_run(Fault::NotCopied, place, count, L2Entry::new(0), self.findings);
+        self.problems.l2_run(L2Fault::NotCopied, place, count, L2Entry::new(0), self.findings);
     }
 }

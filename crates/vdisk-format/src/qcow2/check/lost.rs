@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::problems::Fault;
+use super::fault::Fault;
 use super::walk::Walk;
 use crate::qcow2::geometry::OFFSET_MASK;
 use crate::qcow2::l2::L2Entry;

@@ -1,7 +1,8 @@
 //! Clusters in an external data file that are not where the guest has them. QEMU reads no such cluster, whether the data
 //! file is raw or not.
 
-use super::problems::{Fault, L2Place};
+use super::fault::L2Fault;
+use super::problems::L2Place;
 use super::walk::Walk;
 use crate::qcow2::geometry::Geometry;
 use crate::qcow2::l2::L2Entry;
@@ -39,7 +40,7 @@ impl Walk<'_, '_> {
             for (index, entry) in run.entries().step_by(usize::try_from(count).unwrap_or(usize::MAX)) {
                 let guest = l1_index.and_then(|l1_index| geometry.guest_offset(l1_index, index));
                 if guest != Some(entry.offset().0) {
-                    let fault = Fault::DataMisplaced { is_shared: l1_index.is_none() };
+                    let fault = L2Fault::DataMisplaced { is_shared: l1_index.is_none() };
                     self.check.extra_corruptions += count;
                     self.problems.l2_run(fault, L2Place { table, index }, count, entry, self.findings);
                 }

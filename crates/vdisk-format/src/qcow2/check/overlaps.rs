@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::problems::Fault;
+use super::fault::Fault;
 use super::walk::{Other, Walk};
 use crate::qcow2::geometry::Area;
 

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
+use super::fault::{Fault, RefcountFault};
 use super::l2::SMALL;
 use super::lost::MOST_RUNS as MOST_LEAKS;
-use super::problems::{Fault, Problems};
+use super::problems::Problems;
 use super::walk::Walk;
 use crate::check::{Check, Findings};
 use crate::cluster_counts::CountedRun;
@@ -198,16 +199,17 @@ impl Walk<'_, '_> {
             let clusters = run.clusters;
             if references > refcount {
                 check.corruptions += length;
-                problems.add(Fault::RefcountTooLow { clusters, refcount, references }, findings);
+                let fault = RefcountFault::TooLow { refcount, references };
+                problems.add(Fault::Refcounts { clusters, fault }, findings);
             } else if references < refcount {
                 check.leaks += length;
                 let fault = if references == 0 {
                     remember(leaks, &clusters);
-                    Fault::Leak { clusters, refcount }
+                    RefcountFault::Leak { refcount }
                 } else {
-                    Fault::RefcountTooHigh { clusters, refcount, references }
+                    RefcountFault::TooHigh { refcount, references }
                 };
-                problems.add(fault, findings);
+                problems.add(Fault::Refcounts { clusters, fault }, findings);
             }
         });
     }
@@ -238,7 +240,8 @@ fn overflow(
     if *count > most {
         let corruptions = (clusters.end - clusters.start).saturating_mul(count - most);
         check.corruptions = check.corruptions.saturating_add(corruptions);
-        problems.add(Fault::Overflow { clusters: clusters.clone(), count: *count, most }, findings);
+        let fault = RefcountFault::Overflow { count: *count, most };
+        problems.add(Fault::Refcounts { clusters: clusters.clone(), fault }, findings);
     }
 }
 

@@ -1,14 +1,14 @@
 //! The parts of the file that are neither the guest's nor L1 or L2 tables: snapshot table, refcount table, encryption
 //! header, bitmaps.
 
-use super::problems::Fault;
+use super::fault::Fault;
 use super::snapshots::{SnapshotEntries, SnapshotEntry};
 use super::walk::Walk;
 use crate::qcow2::bitmap::{BitmapTableEntry, BitmapTableEntryKind, BitmapsExtension};
 use crate::qcow2::claims::Owner;
 use crate::qcow2::extension::Content;
 use crate::qcow2::geometry::Area;
-use crate::qcow2::segments::segments;
+use crate::qcow2::segments::{Segment, segments};
 use crate::units::HostOffset;
 
 /// Autoclear feature bit 0: the bitmaps are as the disk is. Without it they mean nothing, and QEMU does not look at them.
@@ -23,16 +23,17 @@ impl Walk<'_, '_> {
     pub(super) fn regions(&mut self) {
         self.snapshot_table();
         self.region(Owner::RefcountTable, self.geometry.refcount_table());
-        let mut bitmaps = None;
+        // Of two extensions of a kind, QEMU takes the last.
+        let (mut crypto_header, mut bitmaps) = (None, None);
         for extension in self.tables.header().extensions().map_while(Result::ok) {
             match extension.content() {
-                Ok(Content::CryptoHeader(pointer)) if self.geometry.crypt_method() == 2 => {
-                    self.region(Owner::CryptoHeader, Area::new(pointer.offset, pointer.length));
-                }
-                // Of two, QEMU takes the last.
+                Ok(Content::CryptoHeader(pointer)) => crypto_header = Some(pointer),
                 Ok(Content::Bitmaps(extension)) => bitmaps = Some(extension),
                 _ => {}
             }
+        }
+        if let Some(pointer) = crypto_header.filter(|_| self.geometry.crypt_method() == 2) {
+            self.region(Owner::CryptoHeader, Area::new(pointer.offset, pointer.length));
         }
         let is_consistent = self.tables.header().v3.autoclear_features & AUTOCLEAR_BITMAPS != 0;
         if let Some(bitmaps) = bitmaps.filter(|_| is_consistent) {
@@ -54,13 +55,13 @@ impl Walk<'_, '_> {
     }
 
     fn extra_data(&mut self, entry: &SnapshotEntry) {
-        let SnapshotEntry { offset: entry, fixed, .. } = *entry;
+        let SnapshotEntry { index, offset: entry, fixed, .. } = *entry;
         let size = fixed.extra_data_size;
         if self.geometry.version() >= 3 && size < SNAPSHOT_EXTRA_DATA {
             self.check.corruptions += 1;
-            self.problems.add(Fault::SnapshotExtraData { entry, size }, self.findings);
+            self.problems.add(Fault::SnapshotExtraData { index, entry, size }, self.findings);
         } else if size > MAX_SNAPSHOT_EXTRA_DATA {
-            self.extra(Fault::SnapshotExtraData { entry, size });
+            self.extra(Fault::SnapshotExtraData { index, entry, size });
         }
     }
 
@@ -71,31 +72,31 @@ impl Walk<'_, '_> {
         for (number, bitmap) in (0..).zip(extension.directory(image).map_while(Result::ok)) {
             let table = bitmap.fixed.table();
             if self.note(Owner::BitmapTable { bitmap: number }, table) {
-                tables.push(table);
+                tables.push((number, table));
             }
         }
-        self.count_all(&tables);
-        tables.retain(|table| table.offset.0.is_multiple_of(8));
+        self.count_all(&tables.iter().map(|&(_, table)| table).collect::<Vec<_>>());
+        tables.retain(|(_, table)| table.offset.0.is_multiple_of(8));
         let view = self.tables;
-        for segment in segments(tables) {
-            for (index, entry) in view.bitmap_table_entries(segment.area) {
-                let at = segment.area.offset.0 + index * 8;
-                self.bitmap_table_entry(at, entry, segment.times);
+        for Segment { area, times, tables: named } in segments(tables.iter().map(|&(_, table)| table)) {
+            let bitmap = named.first().and_then(|&first| tables.get(first)).map_or(0, |&(number, _)| number);
+            for (index, entry) in view.bitmap_table_entries(area) {
+                self.bitmap_table_entry(bitmap, area.offset.0 + index * 8, entry, times);
             }
         }
     }
 
-    fn bitmap_table_entry(&mut self, at: u64, entry: BitmapTableEntry, times: u64) {
+    fn bitmap_table_entry(&mut self, bitmap: u32, at: u64, entry: BitmapTableEntry, times: u64) {
         let cluster = entry.cluster().0;
         let is_valid = entry.reserved() == 0
             && entry.kind() != BitmapTableEntryKind::Invalid
             && self.geometry.is_aligned(cluster);
         if !is_valid {
             self.check.corruptions += times;
-            self.problems.add(Fault::BitmapTableEntry { at, entry: entry.0 }, self.findings);
+            self.problems.add(Fault::BitmapTableEntry { bitmap, at, entry: entry.0 }, self.findings);
         } else if cluster != 0 {
             let area = Area::new(cluster, self.geometry.cluster_size());
-            self.region(Owner::BitmapData { entry: HostOffset(at), tables: times }, area);
+            self.region(Owner::BitmapData { bitmap, entry: HostOffset(at), tables: times }, area);
             // Tables that share an entry share its cluster.
             if times > 1 && !self.claim(area, times - 1, false) {
                 self.check.corruptions += times - 1;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::problems::{Fault, Problems};
+use super::fault::{Fault, L1Fault};
+use super::problems::Problems;
 use super::reader::Reader;
 use super::snapshots::{SnapshotEntries, SnapshotEntry};
 use crate::check::{Check, Findings};
@@ -166,21 +167,22 @@ impl<'t, 'a> Walk<'t, 'a> {
             let at = area.offset.0 + index * 8;
             if entry.0 & L1Entry::RESERVED != 0 {
                 self.check.corruptions += times;
-                self.problems.add(Fault::L1Reserved { at, entry: entry.0 }, self.findings);
+                self.problems
+                    .add(Fault::L1Entry { at, fault: L1Fault::Reserved { entry: entry.0 } }, self.findings);
             }
             let table = entry.l2_table().0;
             let is_copied = by.active > 0 && entry.copied();
             let area = Area::new(table, self.geometry.cluster_size());
             if !self.claim(area, times, is_copied) {
                 self.check.corruptions += times;
-                self.problems.add(Fault::L2Outside { at, table }, self.findings);
+                self.problems
+                    .add(Fault::L1Entry { at, fault: L1Fault::TableOutside { table } }, self.findings);
                 if by.active > 0 {
                     // What lies outside has a refcount all the same, which the flag has to agree with.
                     let cluster = table >> self.geometry.cluster_bits();
-                    self.flag(cluster, is_copied, 1, |refcount| Fault::L1Copied {
+                    self.flag(cluster, is_copied, 1, |refcount| Fault::L1Entry {
                         at,
-                        entry: entry.0,
-                        refcount,
+                        fault: L1Fault::Copied { entry: entry.0, refcount },
                     });
                 }
             } else if by.active > 0 && !is_copied {
@@ -188,7 +190,8 @@ impl<'t, 'a> Walk<'t, 'a> {
             }
             if !self.geometry.is_aligned(table) {
                 self.check.corruptions += times;
-                self.problems.add(Fault::L2Unaligned { at, table }, self.findings);
+                self.problems
+                    .add(Fault::L1Entry { at, fault: L1Fault::TableUnaligned { table } }, self.findings);
             }
             let known = self.l2_tables.entry(table).or_default();
             known.active += by.active;

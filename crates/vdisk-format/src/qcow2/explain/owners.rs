@@ -100,10 +100,14 @@ pub fn owners(tables: &Tables<'_>, offset: HostOffset) -> Owners {
     each_claim(tables, cluster..cluster.saturating_add(1), &mut |claim, times| {
         owners.references = owners.references.saturating_add(times);
         let is_here = (claim.area.offset.0..claim.area.end()).contains(&offset.0);
-        let (kept, start) =
-            if is_here { (&mut owners.claims, offset.0) } else { (&mut owners.neighbours, area.offset.0) };
+        let byte = offset.0..offset.0.saturating_add(1);
+        let (kept, bytes) = if is_here {
+            (&mut owners.claims, byte)
+        } else {
+            (&mut owners.neighbours, area.offset.0..area.end())
+        };
         if kept.len() < MOST_CLAIMS {
-            kept.push(claim.within(start, geometry.cluster_size()));
+            kept.push(claim.within(&bytes, geometry.cluster_size()));
         } else {
             owners.omitted += 1;
         }
@@ -213,6 +217,7 @@ fn external(tables: &Tables<'_>, offset: HostOffset) -> Vec<Claim> {
                     owner: Owner::Data {
                         table,
                         index,
+                        count: 1,
                         l1_entries: L1Places::new(L1Place { snapshot: None, index: l1_index }),
                     },
                     area: Area { offset: entry.offset(), length: size },

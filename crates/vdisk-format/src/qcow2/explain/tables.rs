@@ -74,7 +74,7 @@ pub(super) fn data(tables: &Tables<'_>, claim: &Claim, offset: u64) -> Part {
             let l1_entry = l1_entries.first;
             Part::new(claim.area, Subject::Compressed { guest, table, index, l1_entry })
         }
-        Owner::Data { table, index, l1_entries } => {
+        Owner::Data { table, index, l1_entries, .. } => {
             let l1_entry = l1_entries.first;
             let within = offset - claim.area.offset.0;
             let guest = guest.and_then(|guest| guest.start.checked_add(within));

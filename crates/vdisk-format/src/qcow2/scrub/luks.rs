@@ -40,7 +40,9 @@ impl Records<'_> {
         }
         put(0, &luks.start.to_bytes());
         for (at, fault) in NAMES {
-            let name = clipped(image, start + at, 32).split(|&byte| byte == 0).next().unwrap_or_default();
+            // With the null byte that ends it, for what lies over it may put something else there.
+            let name = clipped(image, start + at, 32).split_inclusive(|&byte| byte == 0).next();
+            let name = name.unwrap_or_default();
             if !is_wrong(None, fault) {
                 put(at, name);
             }

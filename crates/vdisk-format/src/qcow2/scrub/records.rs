@@ -19,8 +19,6 @@ const MAX_NAME: u64 = 1023;
 const MAX_FEATURE_NAMES: usize = 4096;
 /// Most bytes that are kept zero before the first that is not.
 const MAX_UNKNOWN: usize = 4096;
-/// More extra data, in bytes, are no bitmap's.
-const MOST_EXTRA_DATA: u32 = 64 << 20;
 /// Formats that a backing file can have: no other word is copied.
 const FORMATS: [&[u8]; 16] = [
     b"raw",
@@ -213,7 +211,8 @@ impl Records<'_> {
         let behind = length.saturating_add(header.cluster_size().unwrap_or(0));
         let unknown_flags = fixed.flags & !KNOWN_FLAGS;
         // So many that no other entry follows.
-        let is_last = fixed.extra_data_size > MOST_EXTRA_DATA && bitmap.next.0 > length;
+        let extra = u64::from(fixed.extra_data_size);
+        let is_last = extra > 0 && bitmap.offset.0 + BitmapEntryHeader::SIZE + extra > length;
         let kept = BitmapEntryHeader {
             bitmap_table_offset: if offset < behind { offset } else { beyond(offset) },
             flags: fixed.flags & KNOWN_FLAGS | if unknown_flags != 0 { KNOWN_FLAGS + 1 } else { 0 },

@@ -1,0 +1,60 @@
+//! [`Owners`]: who claims the clusters that findings are about.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::cluster_set::ClusterSet;
+use crate::qcow2::claims::{Claim, claims};
+use crate::qcow2::tables::Tables;
+use crate::report::Finding;
+
+/// Most owners that a finding names.
+const MOST_OWNERS: usize = 8;
+/// So many clusters of a range are looked at: as many owners as are named there will be among them.
+const MOST_CLUSTERS: u64 = 64;
+
+/// Ranges of clusters, and who claims something there.
+pub(super) struct Owners {
+    /// By their starts and ends.
+    ranges: BTreeMap<(u64, u64), Vec<Claim>>,
+}
+
+impl Owners {
+    /// Looks for the owners of `ranges`. Where there are none, nothing is read.
+    pub(super) fn new(tables: &Tables<'_>, ranges: impl Iterator<Item = Range<u64>>) -> Self {
+        let mut ranges: BTreeMap<_, Vec<Claim>> =
+            ranges.map(|clusters| ((clusters.start, clusters.end), Vec::new())).collect();
+        let Some((&(last, _), _)) = ranges.last_key_value() else { return Self { ranges } };
+        let mut wanted = ClusterSet::new(last.saturating_add(MOST_CLUSTERS));
+        for &(start, end) in ranges.keys() {
+            wanted.insert(start, (end - start).min(MOST_CLUSTERS), |_| {});
+        }
+        let geometry = tables.geometry();
+        let mut told = BTreeMap::new();
+        claims(tables, &|first, count| wanted.intersects(first, count), &mut |claim| {
+            let clusters = geometry.clusters(claim.area);
+            let first = clusters.start.saturating_sub(MOST_CLUSTERS);
+            let mut full = Vec::new();
+            for (&(start, end), claims) in ranges.range_mut((first, 0)..(clusters.end, 0)) {
+                if clusters.start < end.min(start.saturating_add(MOST_CLUSTERS)) {
+                    let bytes = start << geometry.cluster_bits()..end.saturating_mul(geometry.cluster_size());
+                    claims.push(claim.within(&bytes, geometry.cluster_size()));
+                }
+                if claims.len() >= MOST_OWNERS {
+                    full.push((start, end));
+                }
+            }
+            // There may be thousands more: they are not looked at.
+            told.extend(full.into_iter().filter_map(|range| ranges.remove_entry(&range)));
+        });
+        ranges.append(&mut told);
+        Self { ranges }
+    }
+
+    /// Says in a finding about `clusters` whose they are, and the first part of the disk that is there.
+    pub(super) fn name(&self, clusters: &Range<u64>, finding: &mut Finding) {
+        let claims = self.ranges.get(&(clusters.start, clusters.end)).into_iter().flatten();
+        finding.owners = claims.clone().map(ToString::to_string).collect();
+        finding.guest = claims.clone().find_map(|claim| claim.guest.clone());
+    }
+}
