@@ -4,6 +4,7 @@
 //! option that may stand before FILE and COMMAND takes a value.
 
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
 /// Rewrites what the originals accept and clap would not: `-j` also where an argument is expected, and a FILE that is
 /// named like a command.
@@ -27,6 +28,15 @@ pub fn normalized(mut argv: Vec<OsString>, commands: &[&str]) -> Vec<OsString> {
 pub fn unknown_command(argv: &[OsString], commands: &[&str]) -> Option<String> {
     let (_, command) = words(argv)?;
     (!is_command(command, commands)).then(|| command.to_string_lossy().into_owned())
+}
+
+/// The line that was meant, where FILE and COMMAND changed places, and only then; without what follows them.
+#[must_use]
+pub fn meant(argv: &[OsString], commands: &[&str]) -> Option<String> {
+    let (file, command) = words(argv)?;
+    let is_swapped = is_command(file, commands) && !is_command(command, commands);
+    let name = Path::new(argv.first()?).file_name()?;
+    is_swapped.then(|| [name, command, file].map(OsStr::to_string_lossy).join(" "))
 }
 
 /// FILE and COMMAND.
@@ -73,6 +83,15 @@ mod tests {
         assert_eq!(normalized(line(&["-U", "undo", "undo"]), &COMMANDS), line(&["-U", "./undo", "undo"]));
         for as_it_is in [&["undo"][..], &["undo", "x"], &["x", "undo"]] {
             assert_eq!(normalized(line(as_it_is), &COMMANDS), line(as_it_is));
+        }
+    }
+
+    #[test]
+    fn the_image_comes_first() {
+        let argv = ["/usr/bin/name", "-j", "dump", "f"].map(OsString::from);
+        assert_eq!(meant(&argv, &COMMANDS).as_deref(), Some("name f dump"));
+        for words in [&["f", "frob"][..], &["f", "dump"], &["./undo", "dump"], &["dump"]] {
+            assert_eq!(meant(&line(words), &COMMANDS), None, "{words:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::process::{ExitCode, Termination};
 
 use clap::Parser;
 
-use crate::argv::{normalized, unknown_command};
+use crate::argv::{meant, normalized, unknown_command};
 use crate::status::{Failure, Outcome, USAGE};
 
 /// Runs the command that `argv` asks for, and returns the exit status.
@@ -27,7 +27,11 @@ pub fn main<Cli: Parser, T: Termination>(
             run(cli).map_err(|failure| failure.about(&file))
         }
         Err(error) if error.use_stderr() => match unknown_command(&argv, commands) {
-            Some(name) => Err(Failure::original(format!("Unknown command '{name}'"))),
+            Some(name) => {
+                let hint = meant(&argv, commands)
+                    .map_or(String::new(), |line| format!("; the image comes first: {line}"));
+                Err(Failure::original(format!("Unknown command '{name}'{hint}")))
+            }
             None => return usage(&error),
         },
         Err(error) => return usage(&error),

@@ -182,12 +182,13 @@ impl L2Entry {
     }
 
     /// The cluster of an entry that is not compressed, whether it is read or only preallocated. Offset 0 is that of a
-    /// cluster with an external data file and bit 63 only.
+    /// cluster with an external data file and bit 63 only, and not with the zero flag.
     #[inline]
     #[must_use]
     pub const fn host_cluster(self, format: &L2Format) -> Option<HostOffset> {
         let offset = self.raw & OFFSET_MASK;
-        if offset != 0 || (format.offset_0 && self.copied()) { Some(HostOffset(offset)) } else { None }
+        let may_be_0 = format.offset_0 && self.copied() && self.raw & format.zero_flag == 0;
+        if offset != 0 || may_be_0 { Some(HostOffset(offset)) } else { None }
     }
 
     /// The descriptor of an entry that is compressed. Bits of the offset above 55, which must be 0, are part of it.
@@ -338,6 +339,8 @@ mod tests {
         assert_eq!(entry.mapping(&format(3, 16, 4)), Mapping::Data(HostOffset(0)));
         assert_eq!(entry.mapping(&format(3, 16, 0)), Mapping::Unallocated { preallocated: None });
         assert_eq!(L2Entry::new(0).mapping(&format(3, 16, 4)), Mapping::Unallocated { preallocated: None });
+        let zero = L2Entry::new(L2Entry::COPIED | 1);
+        assert_eq!(zero.mapping(&format(3, 16, 4)), Mapping::Zero { preallocated: None });
     }
 
     #[test]

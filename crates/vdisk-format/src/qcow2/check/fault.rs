@@ -68,6 +68,8 @@ pub(super) enum Fault {
     // What QEMU does not look for.
     Overlap {
         clusters: Range<u64>,
+        /// Whether it is compressed data, and no table, that something else lies over.
+        is_compressed: bool,
     },
     TableCut {
         area: Area,
@@ -196,7 +198,7 @@ impl Fault {
         };
         match self {
             Self::Refcounts { fault: RefcountFault::Leak { .. }, .. } => None,
-            Self::Refcounts { clusters, .. } | Self::Overlap { clusters } => Some(clusters.clone()),
+            Self::Refcounts { clusters, .. } | Self::Overlap { clusters, .. } => Some(clusters.clone()),
             Self::TableCut { area } => cluster(area.offset.0),
             Self::RefcountBlockShared { block, .. } => cluster(*block),
             Self::L1Entry { at, .. } | Self::BitmapTableEntry { at, .. } => cluster(*at),

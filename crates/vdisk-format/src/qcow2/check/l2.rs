@@ -192,9 +192,7 @@ impl Walk<'_, '_> {
             self.problems.l2(L2Fault::ZeroFlag, place, entry, self.findings);
         }
         let offset = entry.raw & OFFSET_MASK;
-        let has_cluster = offset != 0
-            || (self.geometry.data_file() && entry.copied() && (format.extended() || !entry.zero_flag()));
-        if !has_cluster {
+        if entry.host_cluster(format).is_none() {
             if format.extended() && entry.bitmap.allocated() != 0 {
                 self.check.corruptions += times;
                 self.problems.l2(L2Fault::SubclustersWithoutCluster, place, entry, self.findings);

@@ -4,8 +4,8 @@
 use super::fault::L2Fault;
 use super::problems::L2Place;
 use super::walk::Walk;
-use crate::qcow2::geometry::Geometry;
 use crate::qcow2::l2::L2Entry;
+use crate::qcow2::tables::Tables;
 use crate::units::HostOffset;
 
 impl Walk<'_, '_> {
@@ -34,7 +34,7 @@ impl Walk<'_, '_> {
             return;
         }
         let (tables, geometry) = (self.tables, self.geometry);
-        for run in tables.l2_runs(HostOffset(table)).filter(|run| has_place(run.first, &geometry)) {
+        for run in tables.l2_runs(HostOffset(table)).filter(|run| has_place(run.first, tables)) {
             // In a run that moves on as the guest's clusters do, all entries are as the first one is.
             let count = if run.step == 0 { 1 } else { run.count };
             for (index, entry) in run.entries().step_by(usize::try_from(count).unwrap_or(usize::MAX)) {
@@ -51,10 +51,9 @@ impl Walk<'_, '_> {
 }
 
 /// Whether an entry names a cluster of the data file, and one that could be right.
-fn has_place(entry: L2Entry, geometry: &Geometry) -> bool {
-    let may_be_0 = entry.copied() && (geometry.extended_l2() || !entry.zero_flag());
-    let offset = entry.offset().0;
-    !entry.is_compressed() && geometry.is_aligned(offset) && (offset != 0 || may_be_0)
+fn has_place(entry: L2Entry, tables: &Tables<'_>) -> bool {
+    let host = entry.host_cluster(&tables.l2_format()).filter(|_| !entry.is_compressed());
+    host.is_some_and(|host| tables.geometry().is_aligned(host.0))
 }
 
 #[cfg(test)]

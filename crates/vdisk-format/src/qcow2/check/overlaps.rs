@@ -52,7 +52,7 @@ impl Walk<'_, '_> {
         });
         if let Some(clusters) = shared {
             *told = clusters.end;
-            self.extra(Fault::Overlap { clusters });
+            self.extra(Fault::Overlap { clusters, is_compressed: false });
         }
     }
 
@@ -70,7 +70,7 @@ impl Walk<'_, '_> {
             }
         });
         for clusters in shared {
-            self.extra(Fault::Overlap { clusters });
+            self.extra(Fault::Overlap { clusters, is_compressed: true });
         }
     }
 

@@ -148,8 +148,12 @@ impl Fault {
                 let (expected, found) = fault.expected_and_found();
                 (range(clusters, bits), clusters.start << bits, expected, found)
             }
-            Self::Overlap { clusters } => {
-                let (expected, found) = ("one owner, for one is a table", "several");
+            Self::Overlap { clusters, is_compressed } => {
+                let (expected, found) = if *is_compressed {
+                    ("nothing but compressed data, for there are some", "other data or a table as well")
+                } else {
+                    ("one owner, for one is a table", "several")
+                };
                 (range(clusters, bits), clusters.start << bits, owned(expected), owned(found))
             }
             Self::TableCut { area } => {
