@@ -1,5 +1,6 @@
 //! [`ClusterSet`]: which clusters of a file are claimed. Memory follows what is in the set, not the length of the file.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Clusters that one chunk covers.
@@ -13,10 +14,17 @@ const FEW: usize = 6;
 /// Dense chunks are faster, and may take so much however little is in them: enough for 2 TiB in 64 KiB clusters.
 const FREE: usize = 4 << 20;
 
+/// So many chunks have a slot each, which is fast: enough for 4 TiB in 512-byte clusters. Those behind are looked up, for in
+/// so long a file most of them have nothing.
+const NEAR: u64 = 1 << 17;
+
 /// A set of cluster numbers below a fixed end.
 #[derive(Debug, Default)]
 pub(crate) struct ClusterSet {
-    chunks: Vec<Option<Chunk>>,
+    near: Vec<Option<Chunk>>,
+    far: BTreeMap<u64, Chunk>,
+    /// How many chunks there may be.
+    chunks: u64,
     /// How many chunks are dense.
     dense: usize,
     /// How many clusters were added to dense chunks, at least: what they saved, others may take.
@@ -37,20 +45,34 @@ enum Chunk {
 impl ClusterSet {
     /// An empty set for clusters below `end`. Clusters from `end` on are ignored.
     pub(crate) fn new(end: u64) -> Self {
-        let mut chunks = Vec::new();
-        chunks.resize_with(usize::try_from(end.div_ceil(CHUNK)).unwrap_or(0), || None);
-        Self { chunks, dense: 0, added: 0 }
+        let chunks = end.div_ceil(CHUNK);
+        let mut near = Vec::new();
+        near.resize_with(chunks.min(NEAR) as usize, || None);
+        Self { near, far: BTreeMap::new(), chunks, dense: 0, added: 0 }
+    }
+
+    fn chunk(&self, index: u64) -> Option<&Chunk> {
+        match self.near.get(index as usize) {
+            Some(slot) => slot.as_ref(),
+            None => self.far.get(&index),
+        }
     }
 
     /// Adds `count` clusters from `first` on, and tells `seen` which of them were in the set already. Returns how many.
     pub(crate) fn insert(&mut self, first: u64, count: u64, mut seen: impl FnMut(Range<u64>)) -> u64 {
         let mut already = Pieces::default();
         for (index, part) in parts(first..first.saturating_add(count)) {
-            let Some(slot) = self.chunks.get_mut(index as usize) else { break };
+            if index >= self.chunks {
+                break;
+            }
             let base = index * CHUNK;
             let fill = (part.end - part.start) as usize;
             let has_room = self.dense * WORDS * 8 < FREE + 2 * self.added;
-            let chunk = slot.get_or_insert(Chunk::Few(0, [0; FEW]));
+            let new = Chunk::Few(0, [0; FEW]);
+            let chunk = match self.near.get_mut(index as usize) {
+                Some(slot) => slot.get_or_insert(new),
+                None => self.far.entry(index).or_insert(new),
+            };
             let has = chunk.list().len();
             if !matches!(chunk, Chunk::Dense(_)) && (has_room || has + fill > MOST_SPARSE) {
                 let mut words = empty();
@@ -96,7 +118,7 @@ impl ClusterSet {
     /// it was; [`insert`](Self::insert) knows more.
     #[inline(always)]
     pub(crate) fn insert_new(&mut self, cluster: u64) -> bool {
-        if let Some(Some(Chunk::Dense(words))) = self.chunks.get_mut((cluster / CHUNK) as usize)
+        if let Some(Some(Chunk::Dense(words))) = self.near.get_mut((cluster / CHUNK) as usize)
             && let Some(word) = words.get_mut((cluster % CHUNK / 64) as usize)
         {
             let bit = 1 << (cluster % 64);
@@ -115,17 +137,18 @@ impl ClusterSet {
     /// Whether any of `count` clusters from `first` on is in the set.
     pub(crate) fn intersects(&self, first: u64, count: u64) -> bool {
         // A claim may be for 2^64 bytes: behind its last chunk, the set has nothing.
-        let end = first.saturating_add(count).min(self.chunks.len() as u64 * CHUNK);
-        parts(first..end.max(first)).any(|(index, part)| match self.chunks.get(index as usize) {
-            Some(Some(Chunk::Dense(words))) => {
-                masks(part).any(|(word, mask)| words.get(word).is_some_and(|word| word & mask != 0))
-            }
-            Some(Some(chunk)) => {
-                let clusters = chunk.list();
-                let at = clusters.partition_point(|&cluster| u64::from(cluster) < part.start);
-                clusters.get(at).is_some_and(|&cluster| u64::from(cluster) < part.end)
-            }
-            _ => false,
+        let end = first.saturating_add(count);
+        let near = first..end.min(self.near.len() as u64 * CHUNK).max(first);
+        parts(near).any(|(index, part)| self.chunk(index).is_some_and(|chunk| chunk.intersects(&part)))
+            || !self.far.is_empty() && self.far_intersects(first..end)
+    }
+
+    fn far_intersects(&self, clusters: Range<u64>) -> bool {
+        let chunks = clusters.start / CHUNK..clusters.end.div_ceil(CHUNK);
+        self.far.range(chunks).any(|(index, chunk)| {
+            let base = index * CHUNK;
+            let part = clusters.start.saturating_sub(base)..(clusters.end - base).min(CHUNK);
+            chunk.intersects(&part)
         })
     }
 
@@ -135,14 +158,14 @@ impl ClusterSet {
         for (index, part) in parts(clusters) {
             let base = index * CHUNK;
             let mut add = |range: Range<u64>| gaps.add(base + range.start..base + range.end, &mut absent);
-            match self.chunks.get(index as usize) {
-                Some(Some(Chunk::Dense(words))) => {
+            match self.chunk(index) {
+                Some(Chunk::Dense(words)) => {
                     for (word, mask) in masks(part) {
                         let missing = !words.get(word).copied().unwrap_or(0) & mask;
                         bits(missing, word as u64 * 64, &mut add);
                     }
                 }
-                Some(Some(chunk)) => {
+                Some(chunk) => {
                     let mut at = part.start;
                     for cluster in chunk.list().iter().map(|&cluster| u64::from(cluster)) {
                         if part.contains(&cluster) {
@@ -152,7 +175,7 @@ impl ClusterSet {
                     }
                     add(at..part.end);
                 }
-                _ => add(part),
+                None => add(part),
             }
         }
         gaps.finish(&mut absent)
@@ -167,6 +190,17 @@ impl Chunk {
             Self::Sparse(clusters) => clusters,
             Self::Dense(_) => &[],
         }
+    }
+
+    /// Whether one of its clusters in `part` is there.
+    fn intersects(&self, part: &Range<u64>) -> bool {
+        if let Self::Dense(words) = self {
+            return masks(part.clone())
+                .any(|(word, mask)| words.get(word).is_some_and(|word| word & mask != 0));
+        }
+        let clusters = self.list();
+        let at = clusters.partition_point(|&cluster| u64::from(cluster) < part.start);
+        clusters.get(at).is_some_and(|&cluster| u64::from(cluster) < part.end)
     }
 }
 
@@ -284,13 +318,15 @@ mod tests {
         #[test]
         fn is_a_set(
             dense in prop_oneof![Just(0), Just(FREE)],
+            base in prop_oneof![Just(0), Just((NEAR - 1) * CHUNK), Just(NEAR * CHUNK)],
             runs in proptest::collection::vec((0..3 * CHUNK, prop_oneof![1..4u64, 1..6000u64]), 1..12),
             near in proptest::collection::vec(0..9u64, 0..20),
         ) {
-            let end = 3 * CHUNK;
+            let end = base + 3 * CHUNK;
             let mut set = ClusterSet { dense, ..ClusterSet::new(end) };
             let mut model = BTreeSet::new();
             for (first, count) in near.into_iter().map(|n| (CHUNK + n, 1)).chain(runs) {
+                let first = base + first;
                 let count = count.min(end - first);
                 let expected: Vec<u64> = (first..first + count).filter(|n| model.contains(n)).collect();
                 prop_assert_eq!(set.intersects(first, count), !expected.is_empty());
@@ -301,9 +337,10 @@ mod tests {
                 prop_assert!(seen.windows(2).all(|pair| pair[0].end < pair[1].start), "joined: {:?}", seen);
                 model.extend(first..first + count);
             }
-            let expected: Vec<u64> = (5..end - 5).filter(|n| !model.contains(n)).collect();
+            let all = base + 5..end - 5;
+            let expected: Vec<u64> = all.clone().filter(|n| !model.contains(n)).collect();
             let mut gaps = Vec::new();
-            prop_assert_eq!(set.gaps(5..end - 5, |range| gaps.push(range)), expected.len() as u64);
+            prop_assert_eq!(set.gaps(all, |range| gaps.push(range)), expected.len() as u64);
             prop_assert_eq!(flat(&gaps), expected);
             prop_assert!(gaps.windows(2).all(|pair| pair[0].end < pair[1].start), "joined: {:?}", gaps);
         }
@@ -324,12 +361,14 @@ mod tests {
             set.insert(cluster, 1, |_| {});
         }
         let bytes: usize = set
-            .chunks
+            .near
             .iter()
+            .flatten()
+            .chain(set.far.values())
             .map(|chunk| match chunk {
-                Some(Chunk::Dense(_)) => WORDS * 8,
-                Some(Chunk::Sparse(list)) => list.capacity() * 2,
-                Some(Chunk::Few(..)) | None => 0,
+                Chunk::Dense(_) => WORDS * 8,
+                Chunk::Sparse(list) => list.capacity() * 2,
+                Chunk::Few(..) => 0,
             })
             .sum();
         assert!(bytes < 4_300_000 * 9 / 4 + (4 << 20), "{bytes} bytes");
