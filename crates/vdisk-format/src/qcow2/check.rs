@@ -12,7 +12,6 @@ mod misplaced;
 mod overlaps;
 mod owners;
 mod problems;
-mod reader;
 mod refcounts;
 mod regions;
 mod snapshots;

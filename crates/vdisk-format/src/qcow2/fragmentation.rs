@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::cluster_set::ClusterSet;
 use crate::qcow2::geometry::{Area, OFFSET_MASK};
 use crate::qcow2::l2::L2Entry;
+use crate::qcow2::reader::Reader;
 use crate::qcow2::snapshot::Snapshot;
 use crate::qcow2::tables::Tables;
 use crate::units::HostOffset;
@@ -65,7 +66,7 @@ fn count(tables: &Tables<'_>, l1_table: Area, size: u64) -> Fragmentation {
     // Each table is read once, however many entries name it.
     let repeated =
         ClusterSet::named_twice(named().map(|(_, table)| table.0 >> bits), geometry.file_clusters());
-    let mut counted = BTreeMap::new();
+    let (mut counted, mut reader) = (BTreeMap::new(), Reader::default());
     let mut next = None;
     for (l1_index, table) in named() {
         if !geometry.is_aligned(table.0) || table.0 >= geometry.file_length() {
@@ -75,7 +76,7 @@ fn count(tables: &Tables<'_>, l1_table: Area, size: u64) -> Fragmentation {
         let counts = match counted.get(&table) {
             Some(counts) => *counts,
             None => {
-                let counts = Counts::of(tables, table);
+                let counts = Counts::of(tables, table, &mut reader);
                 if repeated.intersects(table.0 >> bits, 1) {
                     counted.insert(table, counts);
                 }
@@ -108,18 +109,24 @@ struct Counts {
 }
 
 impl Counts {
-    fn of(tables: &Tables<'_>, table: HostOffset) -> Self {
+    fn of(tables: &Tables<'_>, table: HostOffset, reader: &mut Reader) -> Self {
         let (geometry, format) = (tables.geometry(), tables.l2_format());
         let size = geometry.cluster_size();
         // With an external data file, that an entry is in use can be all that it says.
         let used = if geometry.data_file() { OFFSET_MASK | L2Entry::COPIED } else { OFFSET_MASK };
         let mut counts = Self::default();
-        for (_, numbers) in tables.l2_pieces(table) {
+        let mut add = |numbers: &[[u8; 8]]| {
             if format.extended() {
                 counts.add(numbers.as_chunks::<2>().0.iter().map(|[entry, _]| *entry), size, used);
             } else {
                 counts.add(numbers.iter().copied(), size, used);
             }
+        };
+        if let Some(table) = reader.l2_table(tables.view(), table.0, size) {
+            add(table.as_chunks().0);
+            reader.note(counts.ends.is_some() || counts.compressed > 0);
+        } else {
+            tables.l2_pieces(table).for_each(|(_, numbers)| add(numbers));
         }
         counts
     }

@@ -18,6 +18,7 @@ mod l1_tables;
 pub mod l2;
 pub mod map;
 pub mod read;
+mod reader;
 pub mod refcount;
 pub mod runs;
 pub mod scrub;

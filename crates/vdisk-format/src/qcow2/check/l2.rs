@@ -12,10 +12,6 @@ use crate::units::HostOffset;
 
 /// Entries that follow one another in such a number are better counted as a run.
 const MANY: usize = 16;
-/// Tables of clusters this small are read, for mapping them costs more. In bytes.
-pub(super) const SMALL: u64 = 64 << 10;
-/// So many tables may turn out to be empty before holes are looked for first: many of them are no healthy image's.
-const MOST_EMPTY: usize = 1 << 10;
 /// What QEMU's check takes for reserved in an entry that is not compressed.
 const RESERVED: u64 = 0x3f00_0000_0000_01fe;
 
@@ -53,15 +49,16 @@ impl Walk<'_, '_> {
     }
 
     fn standard(&mut self, visit: &mut Visit) {
-        if self.geometry.cluster_size() <= SMALL && self.read_empty < MOST_EMPTY {
-            let mut reader = std::mem::take(&mut self.reader);
-            let table = reader.read(self.tables.view(), visit.table, self.geometry.cluster_size());
+        let tables = self.tables;
+        let mut reader = std::mem::take(&mut self.reader);
+        let table = reader.l2_table(tables.view(), visit.table, self.geometry.cluster_size());
+        if let Some(table) = table {
             self.entries(visit, 0, table.as_chunks::<8>().0);
+            reader.note(visit.is_used);
             self.reader = reader;
-            self.read_empty += usize::from(!visit.is_used);
             return;
         }
-        let tables = self.tables;
+        self.reader = reader;
         for (first, entries) in tables.l2_pieces(HostOffset(visit.table)) {
             self.entries(visit, first, entries);
         }

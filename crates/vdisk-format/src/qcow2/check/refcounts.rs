@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::fault::{Fault, RefcountFault};
-use super::l2::SMALL;
 use super::lost::MOST_RUNS as MOST_LEAKS;
 use super::problems::Problems;
 use super::walk::Walk;
@@ -122,14 +121,15 @@ impl Walk<'_, '_> {
     fn read_block(&mut self, offset: u64, clusters: &Range<u64>, compared: &mut Compared) -> Option<Block> {
         let tables = self.tables;
         let size = self.geometry.cluster_size();
-        if size <= SMALL {
-            let mut reader = std::mem::take(&mut self.reader);
-            let copy = View::from(reader.read(tables.view(), offset, size));
+        let mut reader = std::mem::take(&mut self.reader);
+        if let Some(bytes) = reader.refcount_block(tables.view(), offset, size) {
+            let copy = View::from(bytes);
             let block = RefcountBlock::of(&copy, &self.geometry, HostOffset(0));
             let block = block.and_then(|block| self.compare_runs(block, offset, clusters, compared));
             self.reader = reader;
             return block;
         }
+        self.reader = reader;
         let block = tables.refcount_block(HostOffset(offset))?;
         self.compare_runs(block, offset, clusters, compared)
     }

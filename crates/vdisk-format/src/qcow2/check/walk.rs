@@ -5,7 +5,6 @@ use std::ops::Range;
 
 use super::fault::{Fault, L1Fault};
 use super::problems::Problems;
-use super::reader::Reader;
 use super::snapshots::{SnapshotEntries, SnapshotEntry};
 use crate::check::{Check, Findings};
 use crate::cluster_counts::ClusterCounts;
@@ -13,6 +12,7 @@ use crate::cluster_set::ClusterSet;
 use crate::qcow2::claims::Owner;
 use crate::qcow2::geometry::{Area, Geometry, MAX_L1_BYTES};
 use crate::qcow2::l1::L1Entry;
+use crate::qcow2::reader::Reader;
 use crate::qcow2::segments::{Segment, segments};
 use crate::qcow2::tables::Tables;
 
@@ -34,8 +34,6 @@ pub(super) struct Walk<'t, 'a> {
     /// References to clusters with compressed data.
     pub(super) compressed: Option<ClusterCounts>,
     pub(super) reader: Reader,
-    /// L2 tables that were read for nothing.
-    pub(super) read_empty: usize,
     /// Clusters with a refcount that nothing refers to, in order; not all of them where they are many runs.
     pub(super) leaks: Vec<Range<u64>>,
     /// L2 tables of the disk as it is in which nothing is.
@@ -96,7 +94,6 @@ impl<'t, 'a> Walk<'t, 'a> {
             others: Vec::new(),
             compressed: None,
             reader: Reader::default(),
-            read_empty: 0,
             leaks: Vec::new(),
             empty_tables: Vec::new(),
         }

@@ -2,12 +2,21 @@
 
 use crate::view::View;
 
+/// Tables of clusters this large are read, for mapping them costs more. In bytes.
+const SMALL: u64 = 64 << 10;
+/// So many tables may turn out to be empty before holes are looked for first: many of them are no healthy image's.
+const MOST_EMPTY: usize = 1 << 10;
 /// So much is read at a time where tables are near one another. In bytes.
 const WINDOW: u64 = 64 << 10;
 
+/// What is this close to the table before is near it: what lies between is read in vain, and may be a guest's data.
+const NEAR: u64 = 4 << 10;
+
 /// Reads tables. Those that are near one another come in one piece.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(in crate::qcow2) struct Reader {
+    /// L2 tables that were read for nothing.
+    empty: usize,
     buffer: Vec<u8>,
     /// Where in the file the buffer's first byte is.
     start: u64,
@@ -16,9 +25,29 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    /// The L2 table at `at`, of `length` bytes; `None` where it is better mapped, for it is large, or may well be a hole.
+    pub(in crate::qcow2) fn l2_table(&mut self, view: &View<'_>, at: u64, length: u64) -> Option<&[u8]> {
+        (length <= SMALL && self.empty < MOST_EMPTY).then(|| self.read(view, at, length))
+    }
+
+    /// Notes whether an L2 table has an entry.
+    pub(in crate::qcow2) fn note(&mut self, is_used: bool) {
+        self.empty += usize::from(!is_used);
+    }
+
+    /// The refcount block at `at`, of `length` bytes; `None` where it is better mapped.
+    pub(in crate::qcow2) fn refcount_block(
+        &mut self,
+        view: &View<'_>,
+        at: u64,
+        length: u64,
+    ) -> Option<&[u8]> {
+        (length <= SMALL).then(|| self.read(view, at, length))
+    }
+
     /// The `length` bytes at `at`. What the file does not have reads as zeroes.
-    pub(super) fn read(&mut self, view: &View<'_>, at: u64, length: u64) -> &[u8] {
-        let is_near = at >= self.last && at - self.last < WINDOW;
+    fn read(&mut self, view: &View<'_>, at: u64, length: u64) -> &[u8] {
+        let is_near = at >= self.last && at - self.last < NEAR;
         self.last = at.saturating_add(length);
         let there = at.checked_sub(self.start).filter(|&from| from + length <= self.buffer.len() as u64);
         let from = there.unwrap_or_else(|| {
