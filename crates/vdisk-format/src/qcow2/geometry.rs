@@ -258,6 +258,14 @@ impl Geometry {
         l1_index.checked_mul(self.l2_entries())?.checked_add(l2_index)?.checked_mul(self.cluster_size())
     }
 
+    /// What ends before this is counted as in the file, as QEMU does it: the file's last sector is whole, and a cluster may
+    /// go beyond.
+    #[must_use]
+    pub(crate) const fn reach(&self) -> u64 {
+        let sectors = self.file_length().div_ceil(512);
+        sectors.saturating_mul(512).saturating_add(self.cluster_size())
+    }
+
     /// Whether guest clusters are in an external data file.
     #[must_use]
     pub const fn data_file(&self) -> bool {

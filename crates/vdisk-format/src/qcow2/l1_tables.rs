@@ -160,7 +160,8 @@ impl L1Tables {
     pub(in crate::qcow2) fn l2_tables(&self, tables: &Tables<'_>) -> BTreeMap<u64, L1Places> {
         let mut l2_tables = BTreeMap::new();
         for segment in &self.segments {
-            for (index, entry) in tables.l1_entries(segment.area).filter(|(_, entry)| entry.is_allocated()) {
+            // An offset of 0 with a flag is the header's cluster, as a check counts it.
+            for (index, entry) in tables.l1_entries(segment.area) {
                 let places = self.places_in(segment, segment.area.offset.0 + index * 8);
                 note(&mut l2_tables, entry.l2_table().0, places, segment.times);
             }

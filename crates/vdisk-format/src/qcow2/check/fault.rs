@@ -104,9 +104,11 @@ pub(super) enum Fault {
         cluster: u64,
         entries: u64,
     },
-    EmptyTable {
+    WithoutData {
         table: u64,
         clusters: Range<u64>,
+        /// Whether something else lies over the table; it is empty else.
+        is_overwritten: bool,
     },
 }
 
@@ -186,7 +188,8 @@ impl Fault {
             Self::LuksUnreadable { .. } => "luks-header",
             Self::Luks(problem) => problem.fault.code(),
             Self::LostTable { .. } => "lost-table",
-            Self::EmptyTable { .. } => "empty-table",
+            Self::WithoutData { is_overwritten: false, .. } => "empty-table",
+            Self::WithoutData { .. } => "overwritten-table",
         }
     }
 
@@ -215,7 +218,9 @@ impl Fault {
     pub(super) fn joins(&mut self, next: &Self) -> bool {
         let Self::Refcounts { clusters: next_clusters, fault: next_fault } = next else { return false };
         let Self::Refcounts { clusters, fault } = self else { return false };
-        let joins = fault == next_fault && clusters.end == next_clusters.start;
+        // Those that several refer to are told one by one, with their owners.
+        let has_several = matches!(fault, RefcountFault::TooLow { references: 2.., .. });
+        let joins = !has_several && fault == next_fault && clusters.end == next_clusters.start;
         if joins {
             clusters.end = next_clusters.end;
         }

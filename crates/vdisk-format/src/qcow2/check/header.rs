@@ -479,7 +479,9 @@ fn backing_file(header: &Header<'_>, report: &mut Report) {
     }
     let wrong = |expected: String, report: &mut Report| {
         let found = format!("{offset:#x} to {:#x}", offset.saturating_add(size.into()));
-        report.add(Severity::Error, "backing-file-place", "backing file name", offset, expected, found);
+        // A name of no bytes is none, wherever it is.
+        let severity = if size == 0 { Severity::Warning } else { Severity::Error };
+        report.add(severity, "backing-file-place", "backing file name", offset, expected, found);
     };
     if offset < header.v3.header_length.into() {
         wrong(format!("a place behind the header, from {:#x} on", header.v3.header_length), report);

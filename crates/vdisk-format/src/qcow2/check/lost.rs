@@ -24,12 +24,12 @@ impl Walk<'_, '_> {
             self.lost(Fault::LostTable { cluster, entries });
         }
         let leaks = std::mem::take(&mut self.leaks);
-        self.empty_tables(&leaks);
+        self.without_data(&leaks);
     }
 
     /// The leaked clusters that read as tables.
     pub(super) fn lost_tables(&self) -> Vec<LostTable> {
-        let lost = LostTables { tables: self.tables, leaks: &self.leaks };
+        let lost = LostTables { tables: self.tables, leaks: &self.leaks, surplus: &self.surplus };
         let bits = self.geometry.cluster_bits();
         let mut found = Vec::new();
         let mut left = MOST_BYTES;
@@ -46,15 +46,18 @@ impl Walk<'_, '_> {
         found
     }
 
-    /// L2 tables of the disk without an entry, with leaked clusters behind them, where their data would be.
-    fn empty_tables(&mut self, leaks: &[Range<u64>]) {
-        for table in std::mem::take(&mut self.empty_tables) {
+    /// L2 tables of the disk without an entry, or with something else over them, and leaked clusters behind them, where
+    /// their data would be.
+    fn without_data(&mut self, leaks: &[Range<u64>]) {
+        let empty = std::mem::take(&mut self.empty_tables).into_iter().map(|table| (table, false));
+        let overwritten = std::mem::take(&mut self.overwritten_tables).into_iter().map(|table| (table, true));
+        for (table, is_overwritten) in empty.chain(overwritten) {
             let behind = (table >> self.geometry.cluster_bits()) + 1;
             let next = leaks.partition_point(|run| run.end <= behind);
             let Some(run) = leaks.get(next).filter(|run| run.start <= behind) else { continue };
             if run.end - behind >= MANY {
                 let clusters = behind..run.end.min(behind + self.geometry.l2_entries());
-                self.lost(Fault::EmptyTable { table, clusters });
+                self.lost(Fault::WithoutData { table, clusters, is_overwritten });
             }
         }
     }
@@ -81,6 +84,8 @@ pub(in crate::qcow2) struct LostTables<'s, 'a> {
     pub(in crate::qcow2) tables: &'s Tables<'a>,
     /// Leaked clusters, in order.
     pub(in crate::qcow2) leaks: &'s [Range<u64>],
+    /// Clusters that have lost one of several references, in order: those of a table that a snapshot shared.
+    pub(in crate::qcow2) surplus: &'s [Range<u64>],
 }
 
 impl LostTables<'_, '_> {
@@ -131,14 +136,16 @@ impl LostTables<'_, '_> {
             return None;
         }
         let cluster = offset >> geometry.cluster_bits();
-        let behind = self.leaks.partition_point(|run| run.end <= cluster);
         entries.all += 1;
-        entries.leaked += u64::from(self.leaks.get(behind).is_some_and(|run| run.contains(&cluster)));
+        entries.leaked += u64::from([self.leaks, self.surplus].into_iter().any(|runs| {
+            let behind = runs.partition_point(|run| run.end <= cluster);
+            runs.get(behind).is_some_and(|run| run.contains(&cluster))
+        }));
         Some(())
     }
 }
 
-/// Entries that name clusters, and of these those that are leaked.
+/// Entries that name clusters, and of these those that have lost a reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::qcow2) struct Entries {
     all: u64,
@@ -155,7 +162,40 @@ impl Entries {
 #[cfg(test)]
 mod tests {
     use crate::generate::{Qcow2, Snapshot};
+    use crate::qcow2::Tables;
     use crate::qcow2::check::check;
+
+    fn set(image: &mut [u8], at: u64, value: u64) {
+        image[at as usize..][..8].copy_from_slice(&value.to_be_bytes());
+    }
+
+    /// All but one of its clusters are the disk's as well: they are not leaked, but their refcounts are too high.
+    #[test]
+    fn a_table_of_a_snapshot_that_shares_its_clusters() {
+        let disk = Qcow2::new(1 << 20).cluster_bits(14).data(0, vec![1; 1 << 18]);
+        let mut image = disk.snapshot(Snapshot::new("1", "hurt")).data(0, vec![2; 1 << 14]).build().unwrap();
+        let l1 = Tables::new(&image).unwrap().snapshots().next().unwrap().unwrap().l1_table().offset.0;
+        set(&mut image, l1, 0);
+        let check = check(&image).unwrap();
+        assert_eq!((check.leaks, check.lost_mappings), (1 + 16, 1), "{:#?}", check.report);
+        assert!(check.report.has("lost-table") && check.is_corrupt());
+    }
+
+    /// Of an L2 table with a refcount block over it, nothing is left but the leaks behind it.
+    #[test]
+    fn a_table_that_something_else_lies_over() {
+        let mut image = Qcow2::new(1 << 20).cluster_bits(14).data(0, vec![1; 1 << 18]).build().unwrap();
+        let (table, refcount_table) = {
+            let tables = Tables::new(&image).unwrap();
+            let l1 = tables.geometry().l1_table();
+            (tables.l1_entry(l1, 0).unwrap().l2_table().0, tables.geometry().refcount_table().offset.0)
+        };
+        let block = Tables::new(&image).unwrap().refcount_table_entry(0).unwrap().block().0 as usize;
+        image.copy_within(block..block + (1 << 14), table as usize);
+        set(&mut image, refcount_table, table);
+        let check = check(&image).unwrap();
+        assert!(check.report.has("overwritten-table"), "{:#?}", check.report);
+    }
 
     #[test]
     fn the_entries_of_an_l1_table_have_8_bytes_also_where_those_of_l2_tables_have_16() {

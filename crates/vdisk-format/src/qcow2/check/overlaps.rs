@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::fault::Fault;
+use super::lost::MOST_RUNS;
 use super::walk::{Other, Walk};
 use crate::qcow2::geometry::Area;
 
@@ -29,16 +30,21 @@ impl Walk<'_, '_> {
             }
             let area = Area::new(table, self.geometry.cluster_size());
             if self.is_there(area) {
-                self.overlap(Table { area, times: by.all(), is_whole: true }, &mut told);
+                let is_shared = self.overlap(Table { area, times: by.all(), is_whole: true }, &mut told);
+                if is_shared && self.overwritten_tables.len() < MOST_RUNS {
+                    self.overwritten_tables.push(table);
+                }
             }
         }
-        others_left.for_each(|other| self.overlap(other.into(), &mut told));
+        for other in others_left {
+            self.overlap(other.into(), &mut told);
+        }
         (self.l2_tables, self.others) = (l2_tables, others);
         self.compressed_overlaps();
     }
 
-    /// One of them; `told` is where the last one ended that was told of.
-    fn overlap(&mut self, table: Table, told: &mut u64) {
+    /// One of them, and whether something else claims a part of it; `told` is where the last one ended that was told of.
+    fn overlap(&mut self, table: Table, told: &mut u64) -> bool {
         if table.is_whole && table.area.end() > self.geometry.file_length() {
             self.extra(Fault::TableCut { area: table.area });
         }
@@ -50,10 +56,12 @@ impl Walk<'_, '_> {
                 shared.get_or_insert(run.clusters.start..0).end = run.clusters.end;
             }
         });
+        let is_shared = shared.is_some() || clusters.start < *told;
         if let Some(clusters) = shared {
             *told = clusters.end;
             self.extra(Fault::Overlap { clusters, is_compressed: false });
         }
+        is_shared
     }
 
     /// Clusters with compressed data that are other data's as well.

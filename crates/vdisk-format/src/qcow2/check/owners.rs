@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::cluster_set::ClusterSet;
-use crate::qcow2::claims::{Claim, claims};
+use crate::qcow2::claims::{Claim, Owner, claims};
 use crate::qcow2::tables::Tables;
 use crate::report::Finding;
 
-/// Most owners that a finding names.
+/// Most owners that a finding names, and most that are named together, if more than two each.
 const MOST_OWNERS: usize = 8;
+const MOST_TOGETHER: usize = 4096;
 /// So many clusters of a range are looked at: as many owners as are named there will be among them.
 const MOST_CLUSTERS: u64 = 64;
 
@@ -29,6 +30,7 @@ impl Owners {
         for &(start, end) in ranges.keys() {
             wanted.insert(start, (end - start).min(MOST_CLUSTERS), |_| {});
         }
+        let most = (MOST_TOGETHER / ranges.len()).clamp(2, MOST_OWNERS);
         let geometry = tables.geometry();
         let mut told = BTreeMap::new();
         claims(tables, &|first, count| wanted.intersects(first, count), &mut |claim| {
@@ -40,7 +42,7 @@ impl Owners {
                     let bytes = start << geometry.cluster_bits()..end.saturating_mul(geometry.cluster_size());
                     claims.push(claim.within(&bytes, geometry.cluster_size()));
                 }
-                if claims.len() >= MOST_OWNERS {
+                if claims.len() >= most {
                     full.push((start, end));
                 }
             }
@@ -54,7 +56,17 @@ impl Owners {
     /// Says in a finding about `clusters` whose they are, and the first part of the disk that is there.
     pub(super) fn name(&self, clusters: &Range<u64>, finding: &mut Finding) {
         let claims = self.ranges.get(&(clusters.start, clusters.end)).into_iter().flatten();
-        finding.owners = claims.clone().map(ToString::to_string).collect();
+        finding.owners = claims.clone().map(told).collect();
         finding.guest = claims.clone().find_map(|claim| claim.guest.clone());
+    }
+}
+
+/// A claim, with the part of the disk that is there, for L2 tables as well.
+fn told(claim: &Claim) -> String {
+    match &claim.guest {
+        Some(guest) if matches!(claim.owner, Owner::L2Table { .. }) => {
+            format!("{claim}, disk {:#x}-{:#x}", guest.start, guest.end)
+        }
+        _ => claim.to_string(),
     }
 }

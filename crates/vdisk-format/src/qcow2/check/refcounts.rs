@@ -181,7 +181,7 @@ impl Walk<'_, '_> {
         let most = self.most();
         let (counts, uncopied) = (&self.counts, &self.uncopied);
         let (check, problems, findings) = (&mut *self.check, &mut self.problems, &mut *self.findings);
-        let leaks = &mut self.leaks;
+        let (leaks, surplus) = (&mut self.leaks, &mut self.surplus);
         counts.runs(clusters, |CountedRun { clusters, count, marked }| {
             let length = clusters.end - clusters.start;
             let references = count.min(most);
@@ -207,6 +207,7 @@ impl Walk<'_, '_> {
                     remember(leaks, &clusters);
                     RefcountFault::Leak { refcount }
                 } else {
+                    remember(surplus, &clusters);
                     RefcountFault::TooHigh { refcount, references }
                 };
                 problems.add(Fault::Refcounts { clusters, fault }, findings);

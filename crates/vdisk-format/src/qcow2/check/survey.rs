@@ -19,6 +19,8 @@ pub(in crate::qcow2) struct Survey {
     pub(in crate::qcow2) l2_tables: BTreeMap<u64, Referrers>,
     /// Clusters with a refcount that nothing refers to, in order.
     pub(in crate::qcow2) leaks: Vec<Range<u64>>,
+    /// Those whose refcount is larger than the references to them, in order.
+    pub(in crate::qcow2) surplus: Vec<Range<u64>>,
     /// Those of them that read as tables.
     pub(in crate::qcow2) lost_tables: Vec<LostTable>,
 }
@@ -30,8 +32,8 @@ pub(in crate::qcow2) fn survey(tables: &Tables<'_>) -> Survey {
     walk.references();
     walk.compare();
     let lost_tables = walk.lost_tables();
-    let Walk { counts, l2_tables, leaks, .. } = walk;
-    Survey { counts, l2_tables, leaks, lost_tables }
+    let Walk { counts, l2_tables, leaks, surplus, .. } = walk;
+    Survey { counts, l2_tables, leaks, surplus, lost_tables }
 }
 
 /// The entries of the snapshot table, those that the file does not have included.

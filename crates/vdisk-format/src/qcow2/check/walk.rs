@@ -36,8 +36,12 @@ pub(super) struct Walk<'t, 'a> {
     pub(super) reader: Reader,
     /// Clusters with a refcount that nothing refers to, in order; not all of them where they are many runs.
     pub(super) leaks: Vec<Range<u64>>,
+    /// Those that have more of a refcount than references: somebody else may have had them, too.
+    pub(super) surplus: Vec<Range<u64>>,
     /// L2 tables of the disk as it is in which nothing is.
     pub(super) empty_tables: Vec<u64>,
+    /// And those that something else lies over.
+    pub(super) overwritten_tables: Vec<u64>,
 }
 
 /// How many L1 entries refer to an L2 table.
@@ -95,7 +99,9 @@ impl<'t, 'a> Walk<'t, 'a> {
             compressed: None,
             reader: Reader::default(),
             leaks: Vec::new(),
+            surplus: Vec::new(),
             empty_tables: Vec::new(),
+            overwritten_tables: Vec::new(),
         }
     }
 
@@ -240,8 +246,7 @@ impl<'t, 'a> Walk<'t, 'a> {
 
     /// As for QEMU, the last cluster may go beyond the end of the file, and is counted then; whatever goes farther is not.
     pub(super) fn is_there(&self, area: Area) -> bool {
-        let limit = self.geometry.file_length().saturating_add(self.geometry.cluster_size());
-        area.length == 0 || area.end() < limit
+        area.length == 0 || area.end() < self.geometry.reach()
     }
 
     fn count(&mut self, area: Area, times: u64, marked: bool) {

@@ -191,8 +191,9 @@ impl Fault {
                     found,
                 )
             }
-            Self::EmptyTable { table, clusters } => {
-                let found = format!("none, and {} leaked behind it", range(clusters, bits));
+            Self::WithoutData { table, clusters, is_overwritten } => {
+                let what = if *is_overwritten { "those of something else" } else { "none" };
+                let found = format!("{what}, and {} leaked behind it", range(clusters, bits));
                 (format!("L2 table {table:#x}"), *table, owned("entries"), found)
             }
         };

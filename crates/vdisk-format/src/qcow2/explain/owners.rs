@@ -158,7 +158,6 @@ pub(super) fn references(tables: &Tables<'_>, clusters: impl IntoIterator<Item =
 /// Tells of each claim on some clusters, and how many references it is.
 fn each_claim(tables: &Tables<'_>, wanted: Range<u64>, visit: &mut dyn FnMut(&Claim, u64)) {
     let geometry = tables.geometry();
-    let limit = geometry.file_length().saturating_add(geometry.cluster_size());
     let has_bitmaps = tables.header().v3.autoclear_features & AUTOCLEAR_BITMAPS != 0;
     claims(tables, &|_, _| true, &mut |claim| {
         let times = match claim.owner {
@@ -179,7 +178,7 @@ fn each_claim(tables: &Tables<'_>, wanted: Range<u64>, visit: &mut dyn FnMut(&Cl
         let clusters = geometry.clusters(claim.area);
         if clusters.start < wanted.end && wanted.start < clusters.end {
             // What leads far outside is no reference.
-            let is_counted = matches!(claim.owner, Owner::Data { .. }) || claim.area.end() < limit;
+            let is_counted = matches!(claim.owner, Owner::Data { .. }) || claim.area.end() < geometry.reach();
             visit(&claim, if is_counted { times } else { 0 });
         }
     });

@@ -139,7 +139,7 @@ impl<'t, 'a> Areas<'t, 'a> {
 
     /// What a leaked cluster has to look like.
     pub(super) fn lost_tables(&self) -> LostTables<'_, 'a> {
-        LostTables { tables: self.tables, leaks: &self.survey.leaks }
+        LostTables { tables: self.tables, leaks: &self.survey.leaks, surplus: &self.survey.surplus }
     }
 
     fn add_cluster(&mut self, start: u64, role: Role) {

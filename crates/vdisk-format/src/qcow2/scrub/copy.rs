@@ -235,6 +235,11 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
 
     fn with_fixed(&mut self, at: u64, old: u64, mask: u64) -> u64 {
         let Some(fixed) = self.fixed.word(at).copied() else { return self.choose(at, old, mask) };
+        if old != 0 && self.active.iter().any(|active| self.is_public(active, at, old)) {
+            // A table lies there, too, and of its entry it would have been copied.
+            self.fixed.settle(at, old.to_be_bytes());
+            return old;
+        }
         let is_whole = fixed.exact | fixed.filler == u8::MAX;
         let rest = if is_whole { 0 } else { self.choose(at, old, mask) }.to_be_bytes();
         let with = |filler| u64::from_be_bytes(fixed.over(rest, filler));
