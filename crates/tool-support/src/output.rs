@@ -28,19 +28,30 @@ impl Out {
         Self { stdout: BufWriter::with_capacity(1 << 16, stdout), escape }
     }
 
-    /// Writes bytes that come from an image.
+    /// Writes a text in which there may be bytes that come from an image.
     ///
     /// # Errors
     /// As [`Write::write_all`].
-    pub fn untrusted(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub fn untrusted(&mut self, text: &[u8]) -> io::Result<()> {
         if self.escape {
             // A copy: another process may write to a mapped image between the validation and the use of a text.
-            let copy = bytes.to_vec();
-            // A name is one line: the next one might look like ours.
-            self.stdout.write_all(escaped(&copy).to_string().replace('\n', "\\n").as_bytes())
+            let copy = text.to_vec();
+            write!(self.stdout, "{}", escaped(&copy))
         } else {
-            self.stdout.write_all(bytes)
+            self.stdout.write_all(text)
         }
+    }
+
+    /// Writes a name that comes from an image: on a terminal in one line, for the next one might look like ours.
+    ///
+    /// # Errors
+    /// As [`Write::write_all`].
+    pub fn name(&mut self, name: &[u8]) -> io::Result<()> {
+        if !self.escape {
+            return self.stdout.write_all(name);
+        }
+        let copy = name.to_vec();
+        self.stdout.write_all(escaped(&copy).to_string().replace('\n', "\\n").as_bytes())
     }
 
     /// Writes one JSON document, indented, and a line break; in ASCII where it is a terminal.

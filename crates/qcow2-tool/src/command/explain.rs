@@ -65,7 +65,7 @@ fn part(out: &mut Out, offset: HostOffset, part: &Part) -> io::Result<()> {
     for problem in &part.problems {
         // It may hold a text of the image.
         out.write_all(b"  wrong: ")?;
-        out.untrusted(problem.as_bytes())?;
+        out.name(problem.as_bytes())?;
         writeln!(out)?;
     }
     if part.problems.is_empty() && is_checked { writeln!(out, "  valid") } else { Ok(()) }
@@ -83,7 +83,7 @@ fn subject(out: &mut Out, part: &Part) -> io::Result<()> {
         }
         Subject::Text { structure, name, text } => {
             write!(out, "{structure}, {name}: '")?;
-            out.untrusted(text)?;
+            out.name(text)?;
             out.write_all(b"'")
         }
         Subject::Secret { structure, name } => write!(out, "{structure}, {name}, which is not shown"),

@@ -112,9 +112,9 @@ impl Document<'_> {
         }
         for named in &self.snapshots {
             write!(out, "snapshot {}: ID ", named.index)?;
-            out.untrusted(named.id.0)?;
+            out.name(named.id.0)?;
             out.write_all(b", name '")?;
-            out.untrusted(named.name.0)?;
+            out.name(named.name.0)?;
             out.write_all(b"'\n")?;
         }
         if !owners.in_file {
@@ -122,7 +122,7 @@ impl Document<'_> {
         }
         if let Some(Lossy(name)) = self.data_file {
             out.write_all(b"data of the disk are in the external data file '")?;
-            out.untrusted(name)?;
+            out.name(name)?;
             writeln!(out, "', at {offset} of which there is:")?;
             for claim in &owners.external {
                 writeln!(out, "  {claim}")?;

@@ -55,7 +55,7 @@ fn extension(
         match DataText(extension.data).printable() {
             Some(data) => {
                 write!(out, "'")?;
-                out.untrusted(data)?;
+                out.name(data)?;
                 writeln!(out, "'")?;
             }
             None => writeln!(out, "{BINARY}")?,
@@ -66,7 +66,7 @@ fn extension(
 
 fn bitmap(out: &mut Out, bitmap: &Bitmap<'_>, cluster_size: &str) -> io::Result<()> {
     write!(out, "{:<25} ", "Bitmap name")?;
-    out.untrusted(bitmap.name)?;
+    out.name(bitmap.name)?;
     writeln!(out)?;
     for (field, value) in bitmap.fixed.fields() {
         line(out, field.name, &bitmap_value(field, value))?;

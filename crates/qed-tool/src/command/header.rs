@@ -22,7 +22,7 @@ pub(super) fn run(path: &Path, open: OpenArgs, json: bool) -> Outcome {
     }
     if let Some(name) = header.backing_file() {
         write!(out, "{:<25} ", "backing file")?;
-        out.untrusted(name)?;
+        out.name(name)?;
         writeln!(out)?;
     }
     out.finish()?;

@@ -23,6 +23,7 @@ macro_rules! conformance {
             output::json_documents_have_a_schema
             output::no_colour_goes_where_none_is_wanted
             output::terminals_are_safe_from_images
+            output::terminals_show_what_pipes_get
         }
     };
     ($binary:expr; $($module:ident::$check:ident)+) => { $(

@@ -112,6 +112,27 @@ pub fn no_colour_goes_where_none_is_wanted(binary: &Binary) {
     }
 }
 
+/// Lines end on a terminal where they do in a pipe, in whichever way texts are made safe for it.
+pub fn terminals_show_what_pipes_get(binary: &Binary) {
+    let folder = scratch();
+    let image = folder.path().join("image");
+    (binary.good)(&image);
+    let mut lines: Vec<Vec<&str>> = binary.reading.iter().map(|line| line.to_vec()).collect();
+    lines.extend(binary.editing.iter().map(|line| [line, &["--dry-run"][..]].concat()));
+    for line in lines.iter().filter(|line| !line.iter().any(|word| word.contains("json"))) {
+        let command = || {
+            let mut command = binary.program.command();
+            command.env("NO_COLOR", "1").arg(&image).args(line);
+            command
+        };
+        let (piped, shown) = (run(&mut command(), b""), in_a_terminal(&mut command()));
+        let shown_lines = shown.out().replace("\r\n", "\n");
+        for text in piped.out().lines() {
+            assert!(shown_lines.lines().any(|shown| shown == text), "{line:?}: no line {text:?} in {shown}");
+        }
+    }
+}
+
 /// No control character of an image, or of a command line, reaches a terminal.
 pub fn terminals_are_safe_from_images(binary: &Binary) {
     let folder = scratch();

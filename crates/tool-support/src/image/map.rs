@@ -153,7 +153,7 @@ pub fn table<'f>(
             None => line.extend_from_slice(b"compressed      "),
         }
         out.write_all(&line)?;
-        out.untrusted(file(entry.depth))?;
+        out.name(file(entry.depth))?;
         out.write_all(b"\n")?;
         line.clear();
     }

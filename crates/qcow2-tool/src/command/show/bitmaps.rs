@@ -145,7 +145,7 @@ impl Head for Directory {
 impl Row for Entry<'_> {
     fn text(&self, out: &mut Out) -> io::Result<()> {
         write!(out, "\nbitmap {}, entry at {}: name '", self.index, self.offset)?;
-        out.untrusted(self.name.0)?;
+        out.name(self.name.0)?;
         let granularity = match self.granularity {
             Some(bytes) => format!("{bytes} bytes"),
             None => format!("1 << {} bytes", self.granularity_bits),

@@ -143,7 +143,7 @@ impl Header<'_> {
             ("UUID", self.uuid),
         ] {
             write!(out, "  {name:<22} ")?;
-            out.untrusted(text.0)?;
+            out.name(text.0)?;
             writeln!(out)?;
         }
         writeln!(out, "  {:<22} {}", "key bytes", self.key_bytes)?;

@@ -107,9 +107,9 @@ impl Head for Table<'_> {
         write!(out, "L1 table at {}", self.offset)?;
         if let Some(Whose { id: Lossy(id), name: Lossy(name), .. }) = self.snapshot {
             out.write_all(b" of snapshot ")?;
-            out.untrusted(id)?;
+            out.name(id)?;
             out.write_all(b" '")?;
-            out.untrusted(name)?;
+            out.name(name)?;
             out.write_all(b"'")?;
         }
         write!(out, ": {} entries", self.entries)?;

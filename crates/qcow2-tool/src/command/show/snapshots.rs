@@ -109,9 +109,9 @@ impl Head for Table {
 impl Row for Entry<'_> {
     fn text(&self, out: &mut Out) -> io::Result<()> {
         write!(out, "\nsnapshot {}, entry at {}: ID ", self.index, self.offset)?;
-        out.untrusted(self.id.0)?;
+        out.name(self.id.0)?;
         out.write_all(b", name '")?;
-        out.untrusted(self.name.0)?;
+        out.name(self.name.0)?;
         let Self { date, date_nsec, vm_clock_nsec, l1_entries, .. } = self;
         writeln!(out, "'\n  taken {date} and {date_nsec} ns, after the guest ran {vm_clock_nsec} ns")?;
         let disk = self.disk_size.map_or("as the image's".to_owned(), |size| format!("{size} bytes"));
