@@ -38,11 +38,31 @@ pub struct Check {
     pub last_in_data_file: Option<u64>,
     /// Whether the image uses a feature that is not known here: what was found may be wrong then.
     pub unsupported: bool,
+    /// The snapshots that findings name by their places.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
+    pub snapshots: Vec<Named>,
+    /// The bitmaps that findings name by their places.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
+    pub bitmaps: Vec<Named>,
     /// What was found, in detail. No more than [`MAX_FINDINGS`] of each code.
     #[cfg_attr(feature = "serde", serde(rename = "findings"))]
     pub report: Report,
     /// Findings beyond that number.
     pub omitted_findings: u64,
+}
+
+/// A snapshot or bitmap that findings concern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Named {
+    /// Its place in the snapshot table or the bitmap directory, from 0.
+    pub index: u32,
+    /// A snapshot's ID: up to 128 bytes of it, U+FFFD in place of those that are no UTF-8.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub id: Option<String>,
+    /// The name, like the ID.
+    pub name: String,
 }
 
 /// A check in one word.
@@ -118,6 +138,11 @@ impl Findings {
     /// Adds a finding that was admitted.
     pub(crate) fn push(&mut self, finding: Finding) {
         self.report.push(finding);
+    }
+
+    /// What has been found so far.
+    pub(crate) fn report(&self) -> &Report {
+        &self.report
     }
 
     /// Adds a finding that was admitted.

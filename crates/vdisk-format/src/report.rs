@@ -39,7 +39,13 @@ pub struct Finding {
     /// Who claims the clusters concerned, where more than one does, or somebody who should not; whose an L2 table is.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
     pub owners: Vec<String>,
-    /// The part of the virtual disk that is concerned, in bytes.
+    /// Places in the snapshot table, from 0, of the snapshots that are concerned: up to four of each owner.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
+    pub snapshots: Vec<u32>,
+    /// Places in the bitmap directory, from 0, of the bitmaps that are concerned.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
+    pub bitmaps: Vec<u32>,
+    /// The part of the virtual disk that is concerned, in bytes; where there are several, the first of them.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub guest: Option<Range<u64>>,
 }
@@ -61,6 +67,8 @@ impl Finding {
             expected: expected.into(),
             found: found.into(),
             owners: Vec::new(),
+            snapshots: Vec::new(),
+            bitmaps: Vec::new(),
             guest: None,
         }
     }

@@ -153,6 +153,8 @@ mod qcow2_scrub {
             }
         }
         check.report = Report::default();
+        // Names are not copied.
+        (check.snapshots, check.bitmaps) = Default::default();
         // How far behind the end of the disk is the guest's business.
         check.last_in_data_file = check.last_in_data_file.map(|last| last.min(size));
         (check, findings)

@@ -1,7 +1,7 @@
 //! What a check says of the cause: findings name both owners of a cluster, and the part of the disk concerned.
 
 use crate::support::bytes::{Bytes, at};
-use crate::support::program::json;
+use crate::support::program::{json, qcow2};
 use crate::support::qemu;
 use crate::support::tables::{COPIED, OFFSET};
 use serde_json::Value;
@@ -51,7 +51,7 @@ fn an_l2_table_overwritten_by_a_refcount_block() {
     // The refcounts moved to where the table is.
     bytes.with(table, &block).with_u64(refcount_table, table as u64).write(&path);
     for (owners, range) in told(&path, table) {
-        assert!(owners.iter().any(|owner| owner == "L2 table of L1 entry 1"), "{owners:?}");
+        assert!(owners.iter().any(|owner| owner.starts_with("L2 table of L1 entry 1, disk ")), "{owners:?}");
         assert!(owners.iter().any(|owner| owner == "refcount block 0"), "{owners:?}");
         // All that the table is for, or what one of its entries is.
         let (start, end) = (range["start"].as_u64().unwrap(), range["end"].as_u64().unwrap());
@@ -69,7 +69,7 @@ fn a_cluster_that_is_data_and_an_l2_table() {
     for (owners, range) in told(&path, table) {
         let data = format!("data (L2 table {:#x} of L1 entry 0, entry 5), disk 0x5000-0x6000", bytes.l2(0));
         assert!(owners.contains(&data), "{owners:?}");
-        assert!(owners.iter().any(|owner| owner == "L2 table of L1 entry 1"), "{owners:?}");
+        assert!(owners.iter().any(|owner| owner.starts_with("L2 table of L1 entry 1, disk ")), "{owners:?}");
         assert!(range == guest(0x5000, 0x6000) || range == guest(2 << 20, 4 << 20), "{range}");
     }
 }
@@ -88,7 +88,7 @@ fn two_snapshots_that_share_a_wrong_table() {
     let other = usize::try_from(other).unwrap();
     for (owners, range) in told(&path, other) {
         let both = |index| format!("L1 entry {index} of snapshot 0 and L1 entry {index} of snapshot 1");
-        assert!(owners.contains(&format!("L2 table of {}", both(0))), "{owners:?}");
+        assert!(owners.contains(&format!("L2 table of {}, disk 0x0-0x200000", both(0))), "{owners:?}");
         let data = format!("data (L2 table {table:#x} of {}, entry 0), disk 0x200000-0x201000", both(1));
         assert!(owners.contains(&data), "{owners:?}");
         assert!(range == guest(2 << 20, (2 << 20) + 4096) || range == guest(0, 2 << 20), "{range}");
@@ -142,10 +142,19 @@ fn entries_of_a_table_that_only_snapshots_have() {
         assert_eq!(place, format!("L2 table {table:#x}, entries 3-4"));
         assert_eq!(
             owners,
-            serde_json::json!(["L2 table of L1 entry 1 of snapshot 0 and L1 entry 1 of snapshot 1"])
+            serde_json::json!([
+                "L2 table of L1 entry 1 of snapshot 0 and L1 entry 1 of snapshot 1, disk 0x200000-0x400000"
+            ])
         );
         assert_eq!(range, guest(0x20_3000, 0x20_5000));
     }
+    let document = json(&path, &["check"]).1;
+    let snapshots = serde_json::json!([
+        { "index": 0, "id": "1", "name": "one" },
+        { "index": 1, "id": "2", "name": "two" },
+    ]);
+    assert_eq!(document["snapshots"], snapshots);
+    assert!(qcow2(&path, &["check"]).out().contains("snapshot 1: ID 2, name 'two'\n"));
 }
 
 #[test]
@@ -174,7 +183,7 @@ fn all_owners_of_a_range_of_clusters() {
     let (place, owners, _) = first(&path, "refcount-too-low");
     assert_eq!(place, "16 clusters 0x0-0x10000");
     let owners: Vec<&str> = owners.as_array().unwrap().iter().filter_map(Value::as_str).collect();
-    for owner in ["header", "L1 table", "refcount table", "refcount block 0", "L2 table of L1 entry 0"] {
+    for owner in ["header", "L1 table", "refcount table", "refcount block 0"] {
         assert!(owners.contains(&owner), "{owner}: {owners:?}");
     }
     let is_data = |owner: &&str| {
@@ -199,6 +208,7 @@ fn a_bitmap_by_its_number() {
     bytes.with_u64(table, 1 << 40).write(&path);
     let place = format!("data of bitmap 1 (table entry at {table:#x})");
     assert_eq!(first(&path, "bitmap-data-outside").0, place);
+    assert_eq!(json(&path, &["check"]).1["bitmaps"], serde_json::json!([{ "index": 1, "name": "b" }]));
 }
 
 fn show_bitmaps(path: &Path) -> Value {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
-use vdisk_format::check::{Check, Verdict};
+use vdisk_format::check::{Check, Named, Verdict};
 use vdisk_format::report::Severity;
 
 use super::map::percent;
@@ -163,6 +163,19 @@ fn text(out: &mut Out, checked: &Checked<'_>) -> Outcome {
     }
     for finding in findings.iter().take(MAX_SHOWN) {
         out.untrusted(format!("{finding}\n").as_bytes())?;
+    }
+    for (kind, named) in [("snapshot", &check.snapshots), ("bitmap", &check.bitmaps)] {
+        for Named { index, id, name, .. } in named.iter().take(MAX_SHOWN) {
+            write!(out, "{kind} {index}: ")?;
+            if let Some(id) = id {
+                out.write_all(b"ID ")?;
+                out.name(id.as_bytes())?;
+                out.write_all(b", ")?;
+            }
+            out.write_all(b"name '")?;
+            out.name(name.as_bytes())?;
+            out.write_all(b"'\n")?;
+        }
     }
     let more = findings.len().saturating_sub(MAX_SHOWN) as u64 + check.omitted_findings;
     if more > 0 {

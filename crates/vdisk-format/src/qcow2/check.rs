@@ -9,6 +9,7 @@ mod header;
 mod l2;
 mod lost;
 mod misplaced;
+mod named;
 mod overlaps;
 mod owners;
 mod problems;
@@ -127,4 +128,5 @@ fn tables_of(tables: &Tables<'_>, options: Options, check: &mut Check, findings:
     walk.overlaps();
     walk.lost_mappings();
     walk.tell();
+    named::names(tables, findings.report(), check);
 }

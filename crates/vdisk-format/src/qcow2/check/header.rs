@@ -477,16 +477,16 @@ fn backing_file(header: &Header<'_>, report: &mut Report) {
         let name = "backing_file_size";
         report.add(Severity::Error, "backing-file-size", name, at(name), "at most 1023", size.to_string());
     }
-    let wrong = |expected: String, report: &mut Report| {
+    let wrong = |severity, expected: String, report: &mut Report| {
         let found = format!("{offset:#x} to {:#x}", offset.saturating_add(size.into()));
-        // A name of no bytes is none, wherever it is.
-        let severity = if size == 0 { Severity::Warning } else { Severity::Error };
         report.add(severity, "backing-file-place", "backing file name", offset, expected, found);
     };
     if offset < header.v3.header_length.into() {
-        wrong(format!("a place behind the header, from {:#x} on", header.v3.header_length), report);
+        // A name of no bytes is none.
+        let severity = if size == 0 { Severity::Warning } else { Severity::Error };
+        wrong(severity, format!("a place behind the header, from {:#x} on", header.v3.header_length), report);
     }
     if header.cluster_size().is_some_and(|cluster| offset.saturating_add(size.into()) > cluster) {
-        wrong("a place inside the first cluster".to_owned(), report);
+        wrong(Severity::Error, "a place inside the first cluster".to_owned(), report);
     }
 }

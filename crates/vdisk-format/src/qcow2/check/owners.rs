@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::named;
 use crate::cluster_set::ClusterSet;
 use crate::qcow2::claims::{Claim, Owner, claims};
 use crate::qcow2::tables::Tables;
@@ -57,6 +58,7 @@ impl Owners {
     pub(super) fn name(&self, clusters: &Range<u64>, finding: &mut Finding) {
         let claims = self.ranges.get(&(clusters.start, clusters.end)).into_iter().flatten();
         finding.owners = claims.clone().map(told).collect();
+        claims.clone().for_each(|claim| named::owner(&claim.owner, finding));
         finding.guest = claims.clone().find_map(|claim| claim.guest.clone());
     }
 }

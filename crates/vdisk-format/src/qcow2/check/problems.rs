@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::fault::{Fault, L2Fault};
+use super::named;
 use super::owners::Owners;
 use crate::check::Findings;
 use crate::qcow2::geometry::{Area, Geometry};
@@ -100,6 +101,7 @@ impl Problems {
         let l1_tables = L1Tables::new(tables);
         for fault in &self.kept {
             let mut finding = fault.finding(tables);
+            named::fault(fault, &mut finding);
             if let Some(clusters) = fault.contested(&geometry) {
                 owners.name(&clusters, &mut finding);
             }
@@ -108,6 +110,7 @@ impl Problems {
             {
                 let entries = geometry.l2_entries();
                 finding.place = places.to_string();
+                named::places(&places, &mut finding);
                 finding.guest =
                     l1_tables.window(&places).and_then(|window| window.guest(&geometry, 0, entries));
             }
