@@ -4,6 +4,7 @@ use super::fault::L2Fault;
 use super::lost::MOST_RUNS;
 use super::problems::L2Place;
 use super::walk::{Referrers, Walk};
+use crate::check::Check;
 use crate::cluster_counts::ClusterCounts;
 use crate::qcow2::geometry::{Area, OFFSET_MASK};
 use crate::qcow2::l2::{L2Entry, L2Format};
@@ -23,6 +24,8 @@ struct Visit {
     next: u64,
     /// Whether an entry is not 0.
     is_used: bool,
+    /// Whether one of these is what an entry can be.
+    is_sound: bool,
     allocated: u64,
     fragmented: u64,
     compressed: u64,
@@ -31,16 +34,25 @@ struct Visit {
 impl Walk<'_, '_> {
     /// Counts what the entries of the L2 table at `table` refer to, and looks for faults in them.
     pub(super) fn l2_table(&mut self, table: u64, by: Referrers) {
-        let mut visit =
-            Visit { table, by, next: 0, is_used: false, allocated: 0, fragmented: 0, compressed: 0 };
+        let mut visit = Visit {
+            table,
+            by,
+            next: 0,
+            is_used: false,
+            is_sound: false,
+            allocated: 0,
+            fragmented: 0,
+            compressed: 0,
+        };
         if self.tables.l2_format().extended() {
             self.extended(&mut visit);
         } else {
             self.standard(&mut visit);
         }
         self.problems.end_of_table(self.findings);
-        if !visit.is_used && by.active > 0 && self.empty_tables.len() < MOST_RUNS {
-            self.empty_tables.push(table);
+        let without_data = if visit.is_used { &mut self.overwritten_tables } else { &mut self.empty_tables };
+        if !visit.is_sound && by.active > 0 && without_data.len() < MOST_RUNS {
+            without_data.push(table);
         }
         // Only the disk as it is counts.
         self.check.allocated_clusters += visit.allocated.saturating_mul(by.active);
@@ -119,6 +131,7 @@ impl Walk<'_, '_> {
     /// Entries that name `count` clusters, one behind the other, the first of which is in the file.
     fn run(&mut self, visit: &mut Visit, index: u64, host: u64, count: u64, copied: bool) {
         let bits = self.geometry.cluster_bits();
+        visit.is_sound = true;
         visit.allocated += count;
         visit.fragmented += u64::from(visit.next != 0 && visit.next != host);
         visit.next = host + (count << bits);
@@ -173,8 +186,16 @@ impl Walk<'_, '_> {
         count
     }
 
-    /// Any entry, by the rules of QEMU's check; and what that does not look for.
+    /// Any entry.
     fn odd(&mut self, visit: &mut Visit, index: u64, entry: L2Entry, format: &L2Format) {
+        let faults = |check: &Check| (check.corruptions, check.extra_corruptions);
+        let before = faults(self.check);
+        self.any_entry(visit, index, entry, format);
+        visit.is_sound |= faults(self.check) == before;
+    }
+
+    /// By the rules of QEMU's check; and what that does not look for.
+    fn any_entry(&mut self, visit: &mut Visit, index: u64, entry: L2Entry, format: &L2Format) {
         let times = visit.by.all();
         let place = L2Place { table: visit.table, index };
         if entry.is_compressed() {

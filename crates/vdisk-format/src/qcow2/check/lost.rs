@@ -46,8 +46,8 @@ impl Walk<'_, '_> {
         found
     }
 
-    /// L2 tables of the disk without an entry, or with something else over them, and leaked clusters behind them, where
-    /// their data would be.
+    /// L2 tables of the disk without an entry, or with something else over them or in them, and leaked clusters behind them,
+    /// where their data would be.
     fn without_data(&mut self, leaks: &[Range<u64>]) {
         let empty = std::mem::take(&mut self.empty_tables).into_iter().map(|table| (table, false));
         let overwritten = std::mem::take(&mut self.overwritten_tables).into_iter().map(|table| (table, true));
@@ -195,6 +195,18 @@ mod tests {
         set(&mut image, refcount_table, table);
         let check = check(&image).unwrap();
         assert!(check.report.has("overwritten-table"), "{:#?}", check.report);
+    }
+
+    #[test]
+    fn a_table_in_which_nothing_is_an_entry() {
+        let mut image = Qcow2::new(1 << 20).cluster_bits(14).data(0, vec![1; 1 << 18]).build().unwrap();
+        let tables = Tables::new(&image).unwrap();
+        let table = tables.l1_entry(tables.geometry().l1_table(), 0).unwrap().l2_table().0 as usize;
+        image[table..table + (1 << 14)].fill(0x21);
+        assert!(check(&image).unwrap().report.has("overwritten-table"));
+        // One that leads to a cluster of its own: it is a table.
+        set(&mut image, table as u64, 1 << 63 | (table as u64 + (1 << 14)));
+        assert!(!check(&image).unwrap().report.has("overwritten-table"));
     }
 
     #[test]
