@@ -6,8 +6,8 @@ use std::ops::Range;
 use crate::qcow2::bitmap::{BitmapTableEntryKind, BitmapsExtension};
 use crate::qcow2::extension::Content;
 use crate::qcow2::geometry::{Area, OFFSET_MASK};
-use crate::qcow2::l1_tables::L1Tables;
 pub use crate::qcow2::l1_tables::{L1Place, L1Places};
+use crate::qcow2::l1_tables::{L1Tables, Window};
 use crate::qcow2::l2::L2Entry;
 use crate::qcow2::segments::{Segment, segments};
 use crate::qcow2::tables::Tables;
@@ -179,14 +179,17 @@ impl Claim {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn claims(tables: &Tables<'_>, wanted: &dyn Fn(u64, u64) -> bool, visit: &mut dyn FnMut(Claim)) {
-    let mut walk = Walk { tables, wanted, visit, l1_tables: L1Tables::new(tables) };
+    let mut walk = Walk { tables, wanted, visit };
+    let l1_tables = L1Tables::new(tables);
     walk.tell(Claim::new(Owner::Header, Area::new(0, tables.geometry().cluster_size())));
-    walk.tell_of_l1_tables();
+    for table in l1_tables.iter() {
+        walk.tell(Claim::new(Owner::L1Table { snapshot: table.snapshot }, table.area));
+    }
     let mut unaligned_left = tables.unaligned_l2_tables();
-    for (table, l1_entries) in walk.l1_tables.l2_tables(tables) {
+    for (table, l1_entries) in l1_tables.l2_tables(tables, |_| true) {
         let is_free = tables.geometry().is_aligned(table) || table >= tables.geometry().file_length();
         if is_free || unaligned_left > 0 {
-            walk.l2_table(table, l1_entries);
+            walk.l2_table(table, l1_entries, l1_tables.window(&l1_entries));
             unaligned_left -= u64::from(!is_free);
         }
     }
@@ -197,7 +200,6 @@ struct Walk<'t, 'a> {
     tables: &'t Tables<'a>,
     wanted: &'t dyn Fn(u64, u64) -> bool,
     visit: &'t mut dyn FnMut(Claim),
-    l1_tables: L1Tables,
 }
 
 impl Walk<'_, '_> {
@@ -208,17 +210,8 @@ impl Walk<'_, '_> {
         }
     }
 
-    fn tell_of_l1_tables(&mut self) {
-        let owned =
-            self.l1_tables.iter().map(|table| (Owner::L1Table { snapshot: table.snapshot }, table.area));
-        for (owner, area) in owned.collect::<Vec<_>>() {
-            self.tell(Claim::new(owner, area));
-        }
-    }
-
-    fn l2_table(&mut self, table: u64, l1_entries: L1Places) {
+    fn l2_table(&mut self, table: u64, l1_entries: L1Places, window: Option<Window>) {
         let geometry = self.tables.geometry();
-        let window = self.l1_tables.window(&l1_entries);
         let guest = |first: u64, count: u64| window?.guest(&geometry, first, count);
         let owner = Owner::L2Table { l1_entries };
         let area = Area::new(table, geometry.cluster_size());

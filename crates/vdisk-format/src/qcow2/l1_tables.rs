@@ -1,6 +1,5 @@
 //! [`L1Tables`]: whose an entry of an L1 table is, and which of them name an L2 table.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -156,17 +155,36 @@ impl L1Tables {
         })
     }
 
-    /// The L2 tables by their offsets, each with the entries that name it.
-    pub(in crate::qcow2) fn l2_tables(&self, tables: &Tables<'_>) -> BTreeMap<u64, L1Places> {
-        let mut l2_tables = BTreeMap::new();
+    /// The L2 tables whose offsets are `wanted`, in order, each with the entries that name it.
+    pub(in crate::qcow2) fn l2_tables(
+        &self,
+        tables: &Tables<'_>,
+        wanted: impl Fn(u64) -> bool,
+    ) -> impl Iterator<Item = (u64, L1Places)> {
+        let mut named = Vec::new();
         for segment in &self.segments {
             // An offset of 0 with a flag is the header's cluster, as a check counts it.
             for (index, entry) in tables.l1_entries(segment.area) {
-                let places = self.places_in(segment, segment.area.offset.0 + index * 8);
-                note(&mut l2_tables, entry.l2_table().0, places, segment.times);
+                let table = entry.l2_table().0;
+                if wanted(table) {
+                    named.push((table, segment.area.offset.0 + index * 8));
+                }
             }
         }
-        l2_tables
+        named.sort_unstable();
+        let mut left = named.into_iter().peekable();
+        std::iter::from_fn(move || {
+            let (table, at) = left.next()?;
+            let mut all = self.places(at)?;
+            while let Some((_, at)) = left.next_if(|(next, _)| *next == table) {
+                let count = all.count;
+                if let Some(places) = self.places(at) {
+                    places.iter().for_each(|place| all.add(place));
+                    all.count = count.saturating_add(places.count);
+                }
+            }
+            Some((table, all))
+        })
     }
 
     /// What an L2 table is for that `places` name: of the first of them.
@@ -192,22 +210,5 @@ impl Window {
         let end = self.disk_size;
         let start = geometry.guest_offset(self.index, first).filter(|&start| start < end)?;
         Some(start..start.saturating_add(count.saturating_mul(geometry.cluster_size())).min(end))
-    }
-}
-
-/// Notes that `times` entries name an L2 table, of which these are the first.
-fn note(
-    l2_tables: &mut BTreeMap<u64, L1Places>,
-    table: u64,
-    places: impl Iterator<Item = L1Place>,
-    times: u64,
-) {
-    let mut told = 0;
-    for place in places {
-        told += 1;
-        l2_tables.entry(table).and_modify(|known| known.add(place)).or_insert_with(|| L1Places::new(place));
-    }
-    if let Some(known) = l2_tables.get_mut(&table) {
-        known.count = known.count.saturating_add(times.saturating_sub(told));
     }
 }

@@ -1,12 +1,13 @@
 //! What a walk finds wrong, gathered into ranges, and told as findings at its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::fault::{Fault, L2Fault};
 use super::named;
 use super::owners::Owners;
 use crate::check::Findings;
+use crate::qcow2::claims::L1Places;
 use crate::qcow2::geometry::{Area, Geometry};
 use crate::qcow2::l1_tables::L1Tables;
 use crate::qcow2::l2::L2Entry;
@@ -120,8 +121,12 @@ impl Problems {
             }
             findings.push(finding);
         }
-        let l2_tables =
-            if self.in_l2_tables.is_empty() { BTreeMap::new() } else { l1_tables.l2_tables(tables) };
+        let wanted: BTreeSet<u64> = self.in_l2_tables.iter().map(|problem| problem.place.table).collect();
+        let l2_tables: BTreeMap<u64, L1Places> = if wanted.is_empty() {
+            BTreeMap::new()
+        } else {
+            l1_tables.l2_tables(tables, |table| wanted.contains(&table)).collect()
+        };
         for problem in &self.in_l2_tables {
             let mut finding = problem.finding(tables);
             owners.name(&problem.clusters(&geometry), &mut finding);
