@@ -38,10 +38,10 @@ pub struct Check {
     pub last_in_data_file: Option<u64>,
     /// Whether the image uses a feature that is not known here: what was found may be wrong then.
     pub unsupported: bool,
-    /// The snapshots that findings name by their places.
+    /// The snapshots that findings name by their places: the first 256, as far as the snapshot table can be read.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
     pub snapshots: Vec<Named>,
-    /// The bitmaps that findings name by their places.
+    /// The bitmaps that findings name by their places: the first 256, as far as the directory can be read.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
     pub bitmaps: Vec<Named>,
     /// What was found, in detail. No more than [`MAX_FINDINGS`] of each code.
@@ -58,7 +58,7 @@ pub struct Check {
 pub struct Named {
     /// Its place in the snapshot table or the bitmap directory, from 0.
     pub index: u32,
-    /// A snapshot's ID: up to 128 bytes of it, U+FFFD in place of those that are no UTF-8.
+    /// A snapshot's ID: up to 128 characters of it, U+FFFD in place of those that are no UTF-8.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub id: Option<String>,
     /// The name, like the ID.

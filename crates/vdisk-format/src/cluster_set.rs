@@ -138,6 +138,9 @@ impl ClusterSet {
     pub(crate) fn intersects(&self, first: u64, count: u64) -> bool {
         // A claim may be for 2^64 bytes: behind its last chunk, the set has nothing.
         let end = first.saturating_add(count);
+        if first >= end {
+            return false;
+        }
         let near = first..end.min(self.near.len() as u64 * CHUNK).max(first);
         parts(near).any(|(index, part)| self.chunk(index).is_some_and(|chunk| chunk.intersects(&part)))
             || !self.far.is_empty() && self.far_intersects(first..end)

@@ -162,7 +162,12 @@ fn text(out: &mut Out, checked: &Checked<'_>) -> Outcome {
         writeln!(out)?;
     }
     for finding in findings.iter().take(MAX_SHOWN) {
-        out.untrusted(format!("{finding}\n").as_bytes())?;
+        out.name(finding.to_string().as_bytes())?;
+        writeln!(out)?;
+    }
+    let more = findings.len().saturating_sub(MAX_SHOWN) as u64 + check.omitted_findings;
+    if more > 0 {
+        writeln!(out, "… and {more} more; --json shows 1000 of each kind")?;
     }
     for (kind, named) in [("snapshot", &check.snapshots), ("bitmap", &check.bitmaps)] {
         for Named { index, id, name, .. } in named.iter().take(MAX_SHOWN) {
@@ -176,10 +181,6 @@ fn text(out: &mut Out, checked: &Checked<'_>) -> Outcome {
             out.name(name.as_bytes())?;
             out.write_all(b"'\n")?;
         }
-    }
-    let more = findings.len().saturating_sub(MAX_SHOWN) as u64 + check.omitted_findings;
-    if more > 0 {
-        writeln!(out, "… and {more} more; --json shows 1000 of each kind")?;
     }
     Ok(())
 }

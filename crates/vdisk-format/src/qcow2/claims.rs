@@ -85,7 +85,7 @@ pub enum Owner {
     },
     /// A bitmap's data.
     BitmapData {
-        /// The bitmap's place in the directory, from 0.
+        /// The bitmap's place in the directory, from 0: of the first that has the entry.
         bitmap: u32,
         /// Where the entry of a bitmap's table is that names it.
         entry: HostOffset,
@@ -145,12 +145,11 @@ impl Claim {
     }
 
     /// The part of it that is in `bytes` of the file: of a run of data in clusters of `size` bytes, the entries concerned.
-    #[must_use]
-    pub fn within(&self, bytes: &Range<u64>, size: u64) -> Self {
+    pub(in crate::qcow2) fn within(&self, bytes: &Range<u64>, size: u64) -> Self {
         let mut part = self.clone();
         let Owner::Data { index, count, .. } = &mut part.owner else { return part };
         let start = self.area.offset.0;
-        let skipped = (bytes.start.saturating_sub(start) / size.max(1)).min(*count - 1);
+        let skipped = (bytes.start.saturating_sub(start) / size.max(1)).min(count.saturating_sub(1));
         let start = start.saturating_add(skipped * size);
         *index += skipped;
         *count = bytes.end.saturating_sub(start).div_ceil(size.max(1)).clamp(1, *count - skipped);

@@ -108,6 +108,7 @@ impl Walk<'_, '_> {
             let L2Entry { raw, bitmap } = run.first;
             visit.is_used |= raw != 0 || bitmap.0 != 0;
             if raw == 0 && bitmap.allocated() == 0 {
+                visit.is_sound |= bitmap.0 != 0;
                 continue;
             }
             match self.plain(raw) {

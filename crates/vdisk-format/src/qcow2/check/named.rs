@@ -9,9 +9,9 @@ use crate::qcow2::extension::Content;
 use crate::qcow2::tables::Tables;
 use crate::report::{Finding, Report};
 
-/// Most that are named, and most bytes of a name.
+/// Most that are named, and most characters of a name.
 const MOST: usize = 256;
-const MOST_BYTES: usize = 128;
+const MOST_CHARACTERS: usize = 128;
 
 /// Notes in a finding whom an owner's claim concerns.
 pub(super) fn owner(owner: &Owner, finding: &mut Finding) {
@@ -87,6 +87,7 @@ pub(super) fn names(tables: &Tables<'_>, report: &Report, check: &mut Check) {
 }
 
 fn text(bytes: &[u8]) -> String {
-    let bytes = bytes.get(..MOST_BYTES).unwrap_or(bytes);
-    String::from_utf8_lossy(bytes).into_owned()
+    // No character has more than four bytes.
+    let bytes = bytes.get(..4 * MOST_CHARACTERS).unwrap_or(bytes);
+    String::from_utf8_lossy(bytes).chars().take(MOST_CHARACTERS).collect()
 }

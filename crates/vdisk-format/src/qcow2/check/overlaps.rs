@@ -31,7 +31,7 @@ impl Walk<'_, '_> {
             let area = Area::new(table, self.geometry.cluster_size());
             if self.is_there(area) {
                 let is_shared = self.overlap(Table { area, times: by.all(), is_whole: true }, &mut told);
-                if is_shared && self.overwritten_tables.len() < MOST_RUNS {
+                if is_shared && by.active > 0 && self.overwritten_tables.len() < MOST_RUNS {
                     self.overwritten_tables.push(table);
                 }
             }

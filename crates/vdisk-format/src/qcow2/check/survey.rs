@@ -21,7 +21,7 @@ pub(in crate::qcow2) struct Survey {
     pub(in crate::qcow2) leaks: Vec<Range<u64>>,
     /// Those whose refcount is larger than the references to them, in order.
     pub(in crate::qcow2) surplus: Vec<Range<u64>>,
-    /// Those of them that read as tables.
+    /// Leaked clusters that read as tables.
     pub(in crate::qcow2) lost_tables: Vec<LostTable>,
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Walk<'t, 'a> {
     pub(super) surplus: Vec<Range<u64>>,
     /// L2 tables of the disk as it is in which nothing is.
     pub(super) empty_tables: Vec<u64>,
-    /// And those that something else lies over.
+    /// And those that something else lies over, or in which nothing is an entry.
     pub(super) overwritten_tables: Vec<u64>,
 }
 

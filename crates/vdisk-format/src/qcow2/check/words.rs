@@ -183,7 +183,7 @@ impl Fault {
                 (problem.field(), problem.place.offset.0, owned(expected), owned(found))
             }
             Self::LostTable { cluster, entries } => {
-                let found = format!("a table of {entries} entries that name leaked clusters");
+                let found = format!("a table of {entries} entries, whose clusters lack references");
                 (
                     range(&(*cluster..cluster + 1), bits),
                     cluster << bits,

@@ -12,6 +12,8 @@ use crate::qcow2::refcount::RefcountBlock;
 use crate::qcow2::segments::segments;
 use crate::qcow2::tables::Tables;
 
+/// Autoclear feature bit 0: the bitmaps are as the disk is.
+const AUTOCLEAR_BITMAPS: u64 = 1;
 /// So many runs of wrong refcounts a block has where something went wrong; one that is none has more.
 const MOST_WRONG: u64 = 64;
 
@@ -87,10 +89,14 @@ impl<'t, 'a> Areas<'t, 'a> {
         areas.l1_tables();
         areas.l2_tables();
         areas.refcounts();
-        for extension in tables.header().extensions().map_while(Result::ok) {
-            if let Ok(Content::Bitmaps(bitmaps)) = extension.content() {
-                areas.bitmap_tables(&bitmaps);
-            }
+        let extensions = tables.header().extensions().map_while(Result::ok);
+        let bitmaps = extensions.filter_map(|extension| match extension.content() {
+            Ok(Content::Bitmaps(bitmaps)) => Some(bitmaps),
+            _ => None,
+        });
+        // Of two such extensions, QEMU takes the last.
+        if let Some(bitmaps) = bitmaps.last() {
+            areas.bitmap_tables(&bitmaps);
         }
         for LostTable { cluster, words, .. } in std::mem::take(&mut areas.survey.lost_tables) {
             areas.add_cluster(cluster << geometry.cluster_bits(), Role::LostTable { words });
@@ -98,8 +104,12 @@ impl<'t, 'a> Areas<'t, 'a> {
         areas
     }
 
-    /// The clusters with data of bitmaps that nothing else has.
+    /// The clusters with data of bitmaps that nothing else has. Of bitmaps that are not consistent nobody keeps track: what
+    /// their tables name may be anybody's by now.
     pub(super) fn add_bitmap_data(&mut self) {
+        if self.tables.header().v3.autoclear_features & AUTOCLEAR_BITMAPS == 0 {
+            return;
+        }
         let (tables, bits) = (self.tables, self.geometry.cluster_bits());
         let bitmap_tables = self.numbers.iter().filter(|numbers| numbers.role == Role::BitmapTable);
         let entries = bitmap_tables.flat_map(|numbers| {

@@ -235,8 +235,8 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
 
     fn with_fixed(&mut self, at: u64, old: u64, mask: u64) -> u64 {
         let Some(fixed) = self.fixed.word(at).copied() else { return self.choose(at, old, mask) };
-        if old != 0 && self.active.iter().any(|active| self.is_public(active, at, old)) {
-            // A table lies there, too, and of its entry it would have been copied.
+        if old != 0 && fixed.filler == 0 && self.active.iter().any(|active| self.is_place(active, at, old)) {
+            // It says where a cluster is, and nothing else, whatever else it is taken for.
             self.fixed.settle(at, old.to_be_bytes());
             return old;
         }
@@ -354,6 +354,16 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
             Role::L2 { .. } if self.is_second_half(active, at) => active.sound,
             Role::L2 { .. } => judge.l2_is_public(word),
         }
+    }
+
+    /// Whether a word of a table is nothing but the offset of a cluster, with its flags.
+    fn is_place(&self, active: &Active, at: u64, word: u64) -> bool {
+        let is_entry = match active.numbers.role {
+            Role::L1 { .. } | Role::RefcountTable | Role::BitmapTable => true,
+            Role::L2 { .. } => !self.is_second_half(active, at) && !L2Entry::new(word).is_compressed(),
+            _ => false,
+        };
+        is_entry && self.is_public(active, at, word)
     }
 
     /// What may stand in for a word.

@@ -131,7 +131,7 @@ impl Records<'_> {
         self.fixed.put(extension.offset.0, &extension.magic.0.to_be_bytes(), Structure::Extension);
         self.fixed.put(extension.offset.0 + 4, &length.to_be_bytes(), Structure::Extension);
         // Behind that, nothing of the file is claimed.
-        let behind = (header.image().len() as u64).saturating_add(header.cluster_size().unwrap_or(0));
+        let behind = reach(header);
         match content {
             Ok(Content::BackingFormat(name)) if in_header && FORMATS.contains(&name) => {
                 self.fixed.put(at, name, Structure::Extension);
@@ -208,7 +208,7 @@ impl Records<'_> {
         let length = header.image().len() as u64;
         let offset = fixed.bitmap_table_offset;
         // The last cluster may lie behind the file's end.
-        let behind = length.saturating_add(header.cluster_size().unwrap_or(0));
+        let behind = reach(header);
         let unknown_flags = fixed.flags & !KNOWN_FLAGS;
         // So many that no other entry follows.
         let extra = u64::from(fixed.extra_data_size);
@@ -231,6 +231,11 @@ impl Records<'_> {
         let name_at = bitmap.offset.0 + BitmapEntryHeader::SIZE + u64::from(fixed.extra_data_size);
         self.name(name_at, bitmap.name, Structure::BitmapDirectory);
     }
+}
+
+/// What ends before this may be in the file, as [`Geometry::reach`](crate::qcow2::Geometry) has it.
+fn reach(header: &Header<'_>) -> u64 {
+    (header.image().len() as u64).next_multiple_of(512).saturating_add(header.cluster_size().unwrap_or(0))
 }
 
 /// Beyond any file, also for who takes it for an entry of a table.

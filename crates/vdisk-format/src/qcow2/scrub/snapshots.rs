@@ -96,7 +96,7 @@ impl Place<'_> {
 
     /// Behind that, nothing is claimed.
     fn limit(&self) -> u64 {
-        self.geometry.file_length().saturating_add(self.geometry.cluster_size())
+        self.geometry.reach()
     }
 
     /// The entry's L1 table, and the size of its disk, that a check makes the same of.
