@@ -9,7 +9,7 @@ use crate::qcow2::claims::{Claim, Owner, claims};
 use crate::qcow2::tables::Tables;
 use crate::report::Finding;
 
-/// Most owners that a finding names, and most that are named together, if more than two each.
+/// Most owners that a finding names, and most that all findings name, if they have more than two each.
 const MOST_OWNERS: usize = 8;
 const MOST_TOGETHER: usize = 4096;
 /// So many clusters of a range are looked at: as many owners as are named there will be among them.
@@ -22,8 +22,10 @@ pub(super) struct Owners {
 }
 
 impl Owners {
-    /// Looks for the owners of `ranges`. Where there are none, nothing is read.
+    /// Looks for the owners of `ranges`, one for each finding. Where there are none, nothing is read.
     pub(super) fn new(tables: &Tables<'_>, ranges: impl Iterator<Item = Range<u64>>) -> Self {
+        let mut findings = 0;
+        let ranges = ranges.inspect(|_| findings += 1);
         let mut ranges: BTreeMap<_, Vec<Claim>> =
             ranges.map(|clusters| ((clusters.start, clusters.end), Vec::new())).collect();
         let Some((&(last, _), _)) = ranges.last_key_value() else { return Self { ranges } };
@@ -31,7 +33,7 @@ impl Owners {
         for &(start, end) in ranges.keys() {
             wanted.insert(start, (end - start).min(MOST_CLUSTERS), |_| {});
         }
-        let most = (MOST_TOGETHER / ranges.len()).clamp(2, MOST_OWNERS);
+        let most = (MOST_TOGETHER / findings.max(1)).clamp(2, MOST_OWNERS);
         let geometry = tables.geometry();
         let mut told = BTreeMap::new();
         claims(tables, &|first, count| wanted.intersects(first, count), &mut |claim| {
