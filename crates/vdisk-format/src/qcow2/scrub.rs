@@ -31,7 +31,8 @@ use records::Records;
 pub struct Options {
     /// Keep the names of backing file, data file, snapshots and bitmaps, and of features that are not known.
     pub keep_names: bool,
-    /// Keep the data of bitmaps, which say where the guest wrote: of clusters that nothing else claims.
+    /// Keep the data of bitmaps, which say where the guest wrote: of clusters that nothing else claims, if the header says
+    /// that the bitmaps are consistent.
     pub keep_bitmap_data: bool,
 }
 

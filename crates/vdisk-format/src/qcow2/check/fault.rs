@@ -107,7 +107,7 @@ pub(super) enum Fault {
     WithoutData {
         table: u64,
         clusters: Range<u64>,
-        /// Whether something else lies over the table; it is empty else.
+        /// Whether something else lies over the table, or nothing in it is an entry; it is empty else.
         is_overwritten: bool,
     },
 }
