@@ -66,7 +66,8 @@ fn bitmap_contents() {
         }
         let wanted = Qcow2::new(10 << 20).cluster_bits(cluster_bits).bitmap(bitmap);
         write(&wanted, path, "image.qcow2");
-        let socket = path.join("socket");
+        // Each server its own: the first one removes its socket when it ends, which may be after the second has begun.
+        let socket = path.join(format!("socket{cluster_bits}"));
         let server = ["--fork", "-r", "-f", "qcow2", "-B", "b", "-k"].map(OsStr::new);
         let args = [&server[..], &[socket.as_os_str(), OsStr::new("image.qcow2")]].concat();
         // Its daemon keeps standard output open, so that must not be a pipe.
