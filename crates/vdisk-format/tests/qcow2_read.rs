@@ -11,8 +11,8 @@ mod qcow2_read {
 
     use tempfile::TempDir;
     use vdisk_format::error::Reason;
+    use vdisk_format::qcow2::bitmap::BitmapsExtension;
     use vdisk_format::qcow2::crypto::Encryption;
-    use vdisk_format::qcow2::extension::Content;
     use vdisk_format::qcow2::read::{Disk, Format, Qcow2Layer, open_chain};
     use vdisk_format::qcow2::{Mapping, Tables};
     use vdisk_format::{Image, View};
@@ -373,12 +373,7 @@ mod qcow2_read {
         }
         let image = Image::open(bench.path("disk")).unwrap();
         let tables = Tables::new(&image).unwrap();
-        let extensions = tables.header().extensions().map(Result::unwrap);
-        let mut contents = extensions.map(|extension| extension.content().unwrap());
-        let extension = contents.find_map(|content| match content {
-            Content::Bitmaps(extension) => Some(extension),
-            _ => None,
-        });
+        let extension = BitmapsExtension::of(tables.header());
         let bitmaps: Vec<_> = extension.unwrap().directory(image.bytes()).map(Result::unwrap).collect();
         assert_eq!(
             bitmaps.iter().map(|bitmap| bitmap.name).collect::<Vec<_>>(),

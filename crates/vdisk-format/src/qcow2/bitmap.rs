@@ -5,7 +5,9 @@ use std::ops::Range;
 use crate::bytes::{clipped, exactly, round_up_8};
 use crate::error::{Error, Result};
 use crate::limits::{MAX_BITMAP_TABLE_ENTRIES, MAX_BITMAPS, MIN_BITMAP_TABLE_ENTRIES};
+use crate::qcow2::extension::Content;
 use crate::qcow2::geometry::{Area, OFFSET_MASK};
+use crate::qcow2::header::Header;
 use crate::record::record;
 use crate::units::HostOffset;
 
@@ -53,6 +55,17 @@ pub const FLAG_EXTRA_DATA_COMPATIBLE: u32 = 4;
 pub const KNOWN_FLAGS: u32 = FLAG_IN_USE | FLAG_AUTO | FLAG_EXTRA_DATA_COMPATIBLE;
 
 impl BitmapsExtension {
+    /// That of an image, as far as its extensions can be read; of several, which should not be, the last, as QEMU has it.
+    #[must_use]
+    pub fn of(header: &Header<'_>) -> Option<Self> {
+        let extensions = header.extensions().map_while(Result::ok);
+        let found = extensions.filter_map(|extension| match extension.content() {
+            Ok(Content::Bitmaps(bitmaps)) => Some(bitmaps),
+            _ => None,
+        });
+        found.last()
+    }
+
     /// The directory, read as it is asked for: [`nb_bitmaps`](Self::nb_bitmaps) entries, but no more than
     /// [`MAX_BITMAPS`]. It ends after the first entry that lies outside the file.
     #[must_use]

@@ -118,20 +118,26 @@ impl<'a> Encryption<'a> {
     }
 }
 
-/// What the first full disk encryption header pointer says; `None` where there is none, whatever `crypt_method` is.
+/// What the full disk encryption header pointer says, whatever `crypt_method` is: of several, which should not be, the last one
+/// that can be read, as QEMU has it. `None` where there is none.
 ///
 /// # Errors
-/// [`Error::Truncated`] where it, or an extension before it, is cut short.
+/// [`Error::Truncated`] where none can be read, for it, or an extension before it, is cut short.
 pub fn crypto_header_pointer(header: &Header<'_>) -> Result<Option<CryptoHeaderPointer>> {
-    for extension in header.extensions() {
-        let extension = extension?;
-        if extension.magic == Magic::CRYPTO_HEADER
-            && let Content::CryptoHeader(pointer) = extension.content()?
-        {
-            return Ok(Some(pointer));
+    let pointers = header.extensions().filter_map(|extension| {
+        let extension = match extension {
+            Ok(extension) if extension.magic == Magic::CRYPTO_HEADER => extension,
+            Ok(_) => return None,
+            Err(error) => return Some(Err(error)),
+        };
+        match extension.content() {
+            Ok(Content::CryptoHeader(pointer)) => Some(Ok(pointer)),
+            Ok(_) => None,
+            Err(error) => Some(Err(error)),
         }
-    }
-    Ok(None)
+    });
+    let last = pointers.reduce(|before, next| if next.is_ok() { next } else { before });
+    last.transpose()
 }
 
 fn luks<'a>(header: &Header<'a>) -> Result<Luks<'a>> {

@@ -6,11 +6,11 @@ use serde::Serialize;
 use tool_support::output::Lossy;
 use tool_support::status::warn;
 use tool_support::{Out, Outcome};
+use vdisk_format::qcow2::Area;
 use vdisk_format::qcow2::bitmap::{
     Bitmap, BitmapTableEntryKind, BitmapsExtension, FLAG_AUTO, FLAG_EXTRA_DATA_COMPATIBLE, FLAG_IN_USE,
     TableBudget,
 };
-use vdisk_format::qcow2::{Area, Content};
 use vdisk_format::units::HostOffset;
 
 use super::Show;
@@ -56,11 +56,7 @@ struct Entries {
 
 pub(super) fn run(show: &Show<'_, '_>) -> Outcome {
     let header = show.tables.header();
-    let extension =
-        header.extensions().map_while(Result::ok).find_map(|extension| match extension.content() {
-            Ok(Content::Bitmaps(bitmaps)) => Some(bitmaps),
-            _ => None,
-        });
+    let extension = BitmapsExtension::of(header);
     let image = show.tables.view().bytes();
     let directory = |bitmaps: &BitmapsExtension| bitmaps.directory(image);
     let error = extension.as_ref().and_then(|bitmaps| directory(bitmaps).find_map(Result::err));

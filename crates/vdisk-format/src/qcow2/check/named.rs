@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::fault::Fault;
 use crate::check::{Check, Named};
+use crate::qcow2::bitmap::BitmapsExtension;
 use crate::qcow2::claims::{L1Places, Owner};
-use crate::qcow2::extension::Content;
 use crate::qcow2::tables::Tables;
 use crate::report::{Finding, Report};
 
@@ -72,13 +72,8 @@ pub(super) fn names(tables: &Tables<'_>, report: &Report, check: &mut Check) {
     }
     let wanted = concerned(|finding| &finding.bitmaps);
     if !wanted.is_empty() {
-        let extensions = tables.header().extensions().map_while(Result::ok);
-        let bitmaps = extensions.filter_map(|extension| match extension.content() {
-            Ok(Content::Bitmaps(bitmaps)) => Some(bitmaps),
-            _ => None,
-        });
-        // Of two such extensions, QEMU takes the last.
-        let directory = bitmaps.last().map(|bitmaps| bitmaps.directory(tables.view().bytes()));
+        let extension = BitmapsExtension::of(tables.header());
+        let directory = extension.map(|bitmaps| bitmaps.directory(tables.view().bytes()));
         let bitmaps = (0..).zip(directory.into_iter().flatten().map_while(Result::ok));
         let bitmaps = bitmaps.filter(|(index, _)| wanted.contains(index)).take(MOST);
         check.bitmaps =

@@ -6,7 +6,7 @@ use super::snapshots::{SnapshotEntries, SnapshotEntry};
 use super::walk::Walk;
 use crate::qcow2::bitmap::{BitmapTableEntry, BitmapTableEntryKind, BitmapsExtension};
 use crate::qcow2::claims::Owner;
-use crate::qcow2::extension::Content;
+use crate::qcow2::crypto::crypto_header_pointer;
 use crate::qcow2::geometry::Area;
 use crate::qcow2::segments::{Segment, segments};
 use crate::units::HostOffset;
@@ -23,20 +23,12 @@ impl Walk<'_, '_> {
     pub(super) fn regions(&mut self) {
         self.snapshot_table();
         self.region(Owner::RefcountTable, self.geometry.refcount_table());
-        // Of two extensions of a kind, QEMU takes the last.
-        let (mut crypto_header, mut bitmaps) = (None, None);
-        for extension in self.tables.header().extensions().map_while(Result::ok) {
-            match extension.content() {
-                Ok(Content::CryptoHeader(pointer)) => crypto_header = Some(pointer),
-                Ok(Content::Bitmaps(extension)) => bitmaps = Some(extension),
-                _ => {}
-            }
-        }
+        let crypto_header = crypto_header_pointer(self.tables.header()).ok().flatten();
         if let Some(pointer) = crypto_header.filter(|_| self.geometry.crypt_method() == 2) {
             self.region(Owner::CryptoHeader, Area::new(pointer.offset, pointer.length));
         }
         let is_consistent = self.tables.header().v3.autoclear_features & AUTOCLEAR_BITMAPS != 0;
-        if let Some(bitmaps) = bitmaps.filter(|_| is_consistent) {
+        if let Some(bitmaps) = BitmapsExtension::of(self.tables.header()).filter(|_| is_consistent) {
             self.bitmaps(&bitmaps);
         }
     }
@@ -49,7 +41,7 @@ impl Walk<'_, '_> {
         let mut end = start;
         for entry in SnapshotEntries::new(self.tables) {
             self.extra_data(&entry);
-            end = entry.next;
+            end = entry.end;
         }
         self.region(Owner::SnapshotTable, Area::new(start, end - start));
     }

@@ -13,6 +13,8 @@ pub(in crate::qcow2) struct SnapshotEntry {
     pub(in crate::qcow2) index: u32,
     /// Where it starts.
     pub(in crate::qcow2) offset: u64,
+    /// Where it ends: as QEMU has it, also the table, if it is the last one.
+    pub(in crate::qcow2) end: u64,
     /// Where the next one starts.
     pub(in crate::qcow2) next: u64,
     pub(in crate::qcow2) fixed: SnapshotHeader,
@@ -54,7 +56,7 @@ impl Iterator for SnapshotEntries<'_, '_> {
         let strings = u64::from(fixed.id_str_size) + u64::from(fixed.name_size);
         let length = SnapshotHeader::SIZE + u64::from(fixed.extra_data_size) + strings;
         self.next = offset.saturating_add(length.next_multiple_of(8));
-        Some(SnapshotEntry { index, offset, next: self.next, fixed })
+        Some(SnapshotEntry { index, offset, end: offset.saturating_add(length), next: self.next, fixed })
     }
 }
 
@@ -70,8 +72,8 @@ mod tests {
         bytes[72 + 11] = 1; // and its entries
         bytes[72 + 15] = 9; // a name that is not there
         let tables = Tables::new(&bytes).unwrap();
-        let found: Vec<_> = SnapshotEntries::new(&tables).map(|entry| (entry.offset, entry.next)).collect();
-        assert_eq!(found, [(72, 128), (128, 168), (168, 208)]);
+        let found = SnapshotEntries::new(&tables).map(|entry| (entry.offset, entry.end, entry.next));
+        assert!(found.eq([(72, 121, 128), (128, 168, 168), (168, 208, 208)]));
         assert_eq!(SnapshotEntries::new(&tables).next().unwrap().l1_table(), Area::new(0x200, 8));
         // At the end of all numbers.
         bytes[64..72].fill(0xff);

@@ -6,7 +6,6 @@ use crate::bytes::clipped;
 use crate::qcow2::bitmap::{
     BitPlace, Bitmap, BitmapEntryHeader, BitmapTableEntry, BitmapTableEntryKind, BitmapsExtension,
 };
-use crate::qcow2::extension::Content;
 use crate::qcow2::geometry::Area;
 use crate::qcow2::snapshot::{Snapshot, SnapshotHeader};
 use crate::qcow2::tables::Tables;
@@ -59,13 +58,9 @@ fn snapshot_entry(tables: &Tables<'_>, image: &[u8], snapshot: &Snapshot<'_>, of
 
 /// The bitmaps of the image, with their numbers.
 fn bitmaps<'a>(tables: &Tables<'a>) -> impl Iterator<Item = (u32, Bitmap<'a>)> {
-    let extensions = tables.header().extensions().map_while(Result::ok);
-    let found = extensions.filter_map(|extension| match extension.content() {
-        Ok(Content::Bitmaps(bitmaps)) => Some(bitmaps),
-        _ => None,
-    });
-    let image = tables.view().bytes();
-    found.flat_map(move |bitmaps: BitmapsExtension| (0..).zip(bitmaps.directory(image).map_while(Result::ok)))
+    let extension = BitmapsExtension::of(tables.header());
+    let directory = extension.map(|bitmaps| bitmaps.directory(tables.view().bytes()));
+    (0..).zip(directory.into_iter().flatten().map_while(Result::ok))
 }
 
 pub(super) fn bitmap_directory(tables: &Tables<'_>, offset: u64) -> Part {

@@ -127,10 +127,12 @@ impl Place<'_> {
         let fixed = self.as_read(fixed);
         let strings = u64::from(fixed.id_str_size) + u64::from(fixed.name_size);
         let length = SnapshotHeader::SIZE + u64::from(fixed.extra_data_size) + strings;
-        let next = self.at.saturating_add(length.next_multiple_of(8));
+        let (end, next) =
+            (self.at.saturating_add(length), self.at.saturating_add(length.next_multiple_of(8)));
         let is_too_large = next.saturating_sub(self.table) > MAX_SNAPSHOT_TABLE_BYTES;
         let extra = fixed.extra_data_size;
-        (next.min(self.limit()), extra < MIN_EXTRA_DATA, extra > MAX_EXTRA_DATA, is_too_large)
+        let end = if next < self.limit() { next } else { end.min(self.limit()) };
+        (end, extra < MIN_EXTRA_DATA, extra > MAX_EXTRA_DATA, is_too_large)
     }
 
     /// Sizes that lead to the same place.
