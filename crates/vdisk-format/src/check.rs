@@ -1,6 +1,5 @@
 //! What a check of an image found, in either format: counts as `qemu-img check` makes them, and findings.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::limits::MAX_FINDINGS;
@@ -116,7 +115,8 @@ impl Check {
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     report: Report,
-    by_code: BTreeMap<&'static str, usize>,
+    /// How many there were with each code, of which there are few.
+    by_code: Vec<(&'static str, usize)>,
     omitted: u64,
 }
 
@@ -128,9 +128,17 @@ impl Findings {
 
     /// Whether another finding with this code would be kept; counts it as omitted where not.
     pub(crate) fn admits(&mut self, code: &'static str) -> bool {
-        let count = self.by_code.entry(code).or_default();
-        *count += 1;
-        let admitted = *count <= MAX_FINDINGS;
+        let count = match self.by_code.iter_mut().find(|(known, _)| *known == code) {
+            Some((_, count)) => {
+                *count += 1;
+                *count
+            }
+            None => {
+                self.by_code.push((code, 1));
+                1
+            }
+        };
+        let admitted = count <= MAX_FINDINGS;
         self.omitted += u64::from(!admitted);
         admitted
     }

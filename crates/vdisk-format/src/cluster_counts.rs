@@ -19,6 +19,9 @@ const FREE: usize = 4 << 20;
 const LONG: u64 = 64;
 /// So many clusters of a dense chunk have counts above 1 before all of them have a number.
 const MOST_MANY: usize = 4096;
+/// And so many in each of the first dense chunks: small files, which may be hostile, are counted faster.
+const MOST_MANY_FIRST: usize = 64;
+const FIRST: usize = 16;
 
 /// References to clusters: how many, and whether one of them claims to be the only one.
 ///
@@ -87,6 +90,8 @@ struct Dense {
     /// Of 64 clusters each: those with a marked reference, and those with another one. Side by side, for both are asked.
     words: [[u64; 2]; WORDS],
     many: Many,
+    /// How many of them a map is for.
+    most_many: usize,
 }
 
 /// References beyond the first.
@@ -159,7 +164,9 @@ impl ClusterCounts {
             let fits = times <= u64::from(Item::MOST)
                 && chunk.items().iter().all(|item| item.count() + times <= u64::from(Item::MOST));
             if !matches!(chunk, Chunk::Dense(_)) && (has_room || has + fill > MOST_LISTED || !fits) {
-                let mut dense = Box::new(Dense { words: [[0; 2]; WORDS], many: Many::Few(BTreeMap::new()) });
+                let most_many = if self.dense < FIRST { MOST_MANY_FIRST } else { MOST_MANY };
+                let many = Many::Few(BTreeMap::new());
+                let mut dense = Box::new(Dense { words: [[0; 2]; WORDS], many, most_many });
                 for item in chunk.items() {
                     let cluster = item.cluster();
                     dense.add(
@@ -271,7 +278,7 @@ impl Dense {
             let mut again = |bits: u64, times: u64| {
                 let at = index as u64 * 64;
                 if times > 0 && bits != 0 && !self.many.add_to_all(at, bits, times) {
-                    each(bits, |bit| self.many.add(at + bit, times, base, huge));
+                    each(bits, |bit| self.many.add(at + bit, times, self.most_many, base, huge));
                 }
             };
             again(seen, times);
@@ -316,21 +323,23 @@ impl Dense {
 }
 
 impl Many {
-    /// More references to cluster `at` of the chunk at `base`.
-    fn add(&mut self, at: u64, times: u64, base: u64, huge: &mut BTreeMap<u64, u64>) {
+    /// More references to cluster `at` of the chunk at `base`; a map holds `most` clusters.
+    fn add(&mut self, at: u64, times: u64, most: usize, base: u64, huge: &mut BTreeMap<u64, u64>) {
         let number = match self {
-            Self::Few(few) if few.len() < MOST_MANY || few.contains_key(&(at as u16)) => {
+            Self::Few(few) if few.len() < most || few.contains_key(&(at as u16)) => {
                 few.entry(at as u16).or_default()
             }
             Self::Few(few) => {
-                let mut all = Box::new([0u16; CHUNK as usize]);
+                // Pages that are not written take no memory.
+                let all = vec![0u16; CHUNK as usize].into_boxed_slice();
+                let Ok(mut all): Result<Box<[u16; CHUNK as usize]>, _> = all.try_into() else { return };
                 for (&at, &many) in few.iter() {
                     if let Some(number) = all.get_mut(usize::from(at)) {
                         *number = many;
                     }
                 }
                 *self = Self::All(all);
-                return self.add(at, times, base, huge);
+                return self.add(at, times, most, base, huge);
             }
             Self::All(all) => match all.get_mut(at as usize) {
                 Some(number) => number,

@@ -34,7 +34,10 @@ pub(super) fn damage(bytes: &mut Vec<u8>, input: &mut Input<'_>) {
             _ => cluster(input) | COPIED,
         };
         let tail = usize::try_from(at).ok().and_then(|at| bytes.get_mut(at..)).unwrap_or_default();
-        tail.iter_mut().zip(value.to_be_bytes()).for_each(|(to, from)| *to = from);
+        // Many entries at once: what is behind them seems to be lost.
+        let entries = if input.below(8) == 1 { 16 + input.below(64) } else { 1 };
+        let words = std::iter::repeat_n(value.to_be_bytes(), entries).flatten();
+        tail.iter_mut().zip(words).for_each(|(to, from)| *to = from);
     }
     match input.below(16) {
         // Also in the middle of a cluster.

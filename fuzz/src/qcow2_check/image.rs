@@ -111,9 +111,11 @@ impl<'a> Image<'a> {
         number(self.bytes, at, 8)
     }
 
-    /// The entries of a table that begin in the file, with their offsets.
+    /// The entries of a table that the file has, with their offsets. Its last sector is whole, but for tables that begin at no
+    /// multiple of 8, with which QEMU opens no image.
     pub(super) fn entries(self, (start, length): Part) -> impl Iterator<Item = (u64, u64)> {
-        let there = self.length().saturating_sub(start).div_ceil(8);
+        let end = if start.is_multiple_of(8) { self.length().next_multiple_of(512) } else { self.length() };
+        let there = end.saturating_sub(start) / 8;
         (0..there.min(length / 8)).map(move |index| (start + index * 8, self.entry(start + index * 8)))
     }
 

@@ -28,11 +28,14 @@ pub(super) struct Found {
     pub(super) last_in_data_file: Option<u64>,
 }
 
-/// The clusters of a table, and how many references to them are its own.
+/// The clusters of a table, and how many references to them are its own. In the order in which they are told of: of those
+/// that begin in one place, L2 tables come last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Table {
-    first: u64,
-    last: u64,
+    start: u64,
+    is_l2: bool,
+    length: u64,
+    clusters: (u64, u64),
     times: u64,
 }
 
@@ -103,10 +106,10 @@ impl<'a> Model<'a> {
     }
 
     /// The first and the last cluster of a part of the file; `None` where there is none, or its end is a cluster behind that of the
-    /// file, or more.
+    /// file's last sector, or more.
     fn clusters(&self, (start, length): Part) -> Option<(u64, u64)> {
         let end = u128::from(start) + u128::from(length);
-        let limit = u128::from(self.image.length() + self.image.cluster_size());
+        let limit = u128::from(self.image.length().next_multiple_of(512) + self.image.cluster_size());
         let last = (length > 0 && end < limit).then(|| start + length)? - 1;
         Some((start >> self.image.cluster_bits, last >> self.image.cluster_bits))
     }
@@ -135,13 +138,13 @@ impl<'a> Model<'a> {
 
     /// Claims what must be nobody else's.
     fn region(&mut self, part: Part, is_whole: bool) -> Walked {
-        self.table(part, 1, is_whole);
+        self.table(part, 1, false, is_whole);
         self.claim(part, false)
     }
 
-    fn table(&mut self, part: Part, times: u64, is_whole: bool) {
-        if let Some((first, last)) = self.clusters(part) {
-            self.tables.push(Table { first, last, times });
+    fn table(&mut self, part: Part, times: u64, is_l2: bool, is_whole: bool) {
+        if let Some(clusters) = self.clusters(part) {
+            self.tables.push(Table { start: part.0, is_l2, length: part.1, clusters, times });
             self.extra(is_whole && part.0 + part.1 > self.image.length());
         }
     }
@@ -268,11 +271,11 @@ impl<'a> Model<'a> {
         self.region(image.refcount_table(), true)?;
         let extensions = image.extensions();
         if image.crypt_method == 2 {
-            for &header in extensions.crypto_headers.iter().flatten() {
+            let header = extensions.crypto_headers.iter().rev().find_map(|&header| header);
+            if let Some(header) = header {
                 self.region(header, false)?;
             }
-            let first = extensions.crypto_headers.first().copied().flatten();
-            let has_luks = first.and_then(|(start, _)| start.checked_add(592));
+            let has_luks = header.and_then(|(start, _)| start.checked_add(592));
             self.extra(has_luks.is_none_or(|end| end > image.length()));
         }
         if image.autoclear_features & 1 != 0
@@ -303,7 +306,7 @@ impl<'a> Model<'a> {
                     let data = (cluster, self.image.cluster_size());
                     self.claim(data, false)?;
                     if seen.insert(at) {
-                        self.table(data, 1, false);
+                        self.table(data, 1, false, false);
                     }
                 }
             }
@@ -417,12 +420,12 @@ impl<'a> Model<'a> {
     /// same of compressed data.
     fn overlaps(&mut self) {
         for (table, (times, _)) in self.l2_tables.clone() {
-            self.table((table, self.image.cluster_size()), times, true);
+            self.table((table, self.image.cluster_size()), times, true, true);
         }
         let mut tables = std::mem::take(&mut self.tables);
         tables.sort_unstable();
         let mut told = None;
-        for Table { first, last, times } in tables {
+        for Table { clusters: (first, last), times, .. } in tables {
             let is_new = |&cluster: &u64| told.is_none_or(|told| cluster > told);
             let shared = (first..=last).filter(is_new).rfind(|&cluster| self.referred(cluster) > times);
             told = shared.or(told);
@@ -438,22 +441,102 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// Leaks that read as a table of leaks, and empty tables with leaks behind them.
+    /// Leaks that read as a table of leaks; tables in which nothing is right, or that are somebody else's, with leaks behind
+    /// them; and empty entries in whose clusters' place there are leaks.
     fn lost(&mut self) {
-        let leaked = |cluster: u64| {
-            self.referred(cluster) == 0 && self.image.refcount(cluster).is_some_and(|count| count > 0)
-        };
-        let in_file = (0..self.image.length().div_ceil(self.image.cluster_size())).filter(|&n| leaked(n));
-        let tables = in_file.filter(|&cluster| self.reads_as_table(cluster, &leaked)).count() as u64;
-        let empty = self.l2_tables.iter().filter(|&(&table, &(_, active))| {
-            let behind = (table >> self.image.cluster_bits) + 1;
-            let is_empty = || self.l2_entries(table).all(|entry| entry == (0, 0));
-            active && (behind..behind + 16).all(|n| n < self.clusters && leaked(n)) && is_empty()
-        });
-        self.found.lost_mappings = tables + empty.count() as u64;
+        let in_file = 0..self.image.length().div_ceil(self.image.cluster_size());
+        let mut found = in_file.filter(|&n| self.leaked(n) && self.reads_as_table(n)).count() as u64;
+        // With a data file, there are no data here that could be lost.
+        if !self.image.data_file() {
+            for (&table, &(times, active)) in &self.l2_tables {
+                let behind = (table >> self.image.cluster_bits) + 1;
+                let is_lost = || !self.has_sound_entry(table) || self.is_shared(table, times);
+                found += u64::from(active && self.all_leaked(behind, 16) && is_lost());
+                found += self.emptied(table);
+            }
+        }
+        self.found.lost_mappings = found;
     }
 
-    fn reads_as_table(&self, cluster: u64, leaked: &dyn Fn(u64) -> bool) -> bool {
+    fn leaked(&self, cluster: u64) -> bool {
+        let has_refcount = || self.image.refcount(cluster).is_some_and(|count| count > 0);
+        cluster < self.clusters && self.referred(cluster) == 0 && has_refcount()
+    }
+
+    fn all_leaked(&self, first: u64, count: u64) -> bool {
+        (first..first + count).all(|cluster| self.leaked(cluster))
+    }
+
+    /// Whether a cluster has had more references than there are.
+    fn surplus(&self, cluster: u64) -> bool {
+        let references = self.referred(cluster).min(self.most());
+        references > 0 && self.image.refcount(cluster).is_some_and(|count| count > references)
+    }
+
+    fn is_shared(&self, table: u64, times: u64) -> bool {
+        let clusters = self.clusters((table, self.image.cluster_size()));
+        clusters.is_some_and(|(first, last)| (first..=last).any(|cluster| self.referred(cluster) > times))
+    }
+
+    fn has_sound_entry(&self, table: u64) -> bool {
+        let size = self.image.cluster_size();
+        self.l2_entries(table).filter(|&entry| entry != (0, 0)).any(|(entry, bitmap)| {
+            let (allocated, zeroes) = (bitmap & 0xffff_ffff, bitmap >> 32);
+            if entry >> 62 & 1 != 0 {
+                let split = 62 - (self.image.cluster_bits - 8);
+                let offset = entry & ((1 << split) - 1);
+                let sectors = (entry >> split & ((1 << (62 - split)) - 1)) + 1;
+                let is_there = self.clusters((offset, sectors * 512 - offset % 512)).is_some();
+                return entry & COPIED == 0 && offset >> 56 == 0 && bitmap == 0 && is_there;
+            }
+            let has_no_zero_flag = self.image.version == 2 || self.image.extended_l2();
+            let reserved = 0x3f00_0000_0000_01fe | u64::from(has_no_zero_flag);
+            let is_sound = if self.has_cluster(entry) {
+                let offset = entry & OFFSET;
+                let is_there = self.clusters((offset, size)).is_some();
+                allocated & zeroes == 0 && self.image.is_aligned(offset) && is_there
+            } else {
+                allocated == 0
+            };
+            entry & reserved == 0 && is_sound
+        })
+    }
+
+    /// How many times 16 empty entries or more are followed by one with the cluster behind as many leaks, or are the last
+    /// ones, behind one with the cluster before as many.
+    fn emptied(&self, table: u64) -> u64 {
+        if self.image.version < 3 || table == 0 || !self.image.is_aligned(table) {
+            return 0;
+        }
+        let entries: Vec<_> = self.l2_entries(table).collect();
+        let cluster = |index: usize| {
+            let (entry, _) = entries.get(index).filter(|(entry, _)| entry >> 62 & 1 == 0)?;
+            self.has_cluster(*entry).then_some((entry & OFFSET) >> self.image.cluster_bits)
+        };
+        let (mut found, mut start) = (0, 0);
+        for end in 0..=entries.len() {
+            if entries.get(end) == Some(&(0, 0)) {
+                continue;
+            }
+            let count = (end - start) as u64;
+            let is_lost = |before: u64| {
+                self.all_leaked(before + 1, count)
+                    && !self.leaked(before)
+                    && !self.leaked(before + 1 + count)
+                    && before + 1 + count < self.clusters
+            };
+            let before = match cluster(end) {
+                Some(next) => next.checked_sub(count + 1),
+                None if end == entries.len() => start.checked_sub(1).and_then(cluster),
+                None => None,
+            };
+            found += u64::from(count >= 16 && before.is_some_and(is_lost));
+            start = end + 1;
+        }
+        found
+    }
+
+    fn reads_as_table(&self, cluster: u64) -> bool {
         let (size, bits) = (self.image.cluster_size(), self.image.cluster_bits);
         let length = self.image.length();
         let end = ((cluster + 1) * size).min(length);
@@ -470,11 +553,13 @@ impl<'a> Model<'a> {
                     || !self.image.is_aligned(entry & OFFSET)
                     || entry & OFFSET >= length
             };
-            let named = standard.iter().filter(|&&entry| leaked((entry & OFFSET) >> bits)).count();
+            let clusters: Vec<u64> = standard.iter().map(|&entry| (entry & OFFSET) >> bits).collect();
+            let leaked = clusters.iter().filter(|&&cluster| self.leaked(cluster)).count();
+            let surplus = clusters.iter().filter(|&&cluster| self.surplus(cluster)).count();
             compressed.iter().all(|entry| entry & ((1 << split) - 1) < length)
                 && !standard.iter().any(is_none)
-                && named > 0
-                && named * 2 >= standard.len()
+                && leaked > 0
+                && (leaked + surplus) * 2 >= standard.len()
         })
     }
 }

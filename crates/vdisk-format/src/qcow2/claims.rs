@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::qcow2::bitmap::{BitmapTableEntryKind, BitmapsExtension};
-use crate::qcow2::extension::Content;
+use crate::qcow2::crypto::crypto_header_pointer;
 use crate::qcow2::geometry::{Area, OFFSET_MASK};
 pub use crate::qcow2::l1_tables::{L1Place, L1Places};
 use crate::qcow2::l1_tables::{L1Tables, Window};
@@ -184,9 +184,14 @@ pub fn claims(tables: &Tables<'_>, wanted: &dyn Fn(u64, u64) -> bool, visit: &mu
     for table in l1_tables.iter() {
         walk.tell(Claim::new(Owner::L1Table { snapshot: table.snapshot }, table.area));
     }
-    let mut unaligned_left = tables.unaligned_l2_tables();
-    for (table, l1_entries) in l1_tables.l2_tables(tables, |_| true) {
-        let is_free = tables.geometry().is_aligned(table) || table >= tables.geometry().file_length();
+    let (geometry, mut unaligned_left) = (tables.geometry(), tables.unaligned_l2_tables());
+    // Those behind the file are nothing but their own clusters.
+    let is_told = |table| {
+        let clusters = geometry.clusters(Area::new(table, geometry.cluster_size()));
+        table < geometry.file_length() || wanted(clusters.start, clusters.end - clusters.start)
+    };
+    for (table, l1_entries) in l1_tables.l2_tables(tables, is_told) {
+        let is_free = geometry.is_aligned(table) || table >= geometry.file_length();
         if is_free || unaligned_left > 0 {
             walk.l2_table(table, l1_entries, l1_tables.window(&l1_entries));
             unaligned_left -= u64::from(!is_free);
@@ -247,19 +252,11 @@ impl Walk<'_, '_> {
             let area = Area::new(entry.block().0, tables.geometry().cluster_size());
             self.tell(Claim::new(Owner::RefcountBlock { index }, area));
         }
-        // Of two extensions of a kind, QEMU takes the last.
-        let (mut crypto_header, mut bitmaps) = (None, None);
-        for extension in tables.header().extensions().map_while(Result::ok) {
-            match extension.content() {
-                Ok(Content::CryptoHeader(pointer)) => crypto_header = Some(pointer),
-                Ok(Content::Bitmaps(extension)) => bitmaps = Some(extension),
-                _ => {}
-            }
-        }
+        let crypto_header = crypto_header_pointer(tables.header()).ok().flatten();
         if let Some(pointer) = crypto_header.filter(|_| tables.geometry().crypt_method() == 2) {
             self.tell(Claim::new(Owner::CryptoHeader, Area::new(pointer.offset, pointer.length)));
         }
-        if let Some(bitmaps) = bitmaps {
+        if let Some(bitmaps) = BitmapsExtension::of(tables.header()) {
             self.bitmaps(&bitmaps);
         }
     }

@@ -31,7 +31,7 @@ impl Walk<'_, '_> {
             return;
         }
         let l2_tables = std::mem::take(&mut self.l2_tables);
-        for (&table, by) in l2_tables.iter().filter(|(table, by)| **table != 0 && by.active > 0) {
+        for (table, by) in l2_tables.iter().filter(|&(table, by)| table != 0 && by.active > 0) {
             if self.stored_refcount(table >> bits).is_none() {
                 continue;
             }

@@ -52,7 +52,7 @@ impl Walk<'_, '_> {
         }
         let (tables, l2_tables) = (self.tables, std::mem::take(&mut self.l2_tables));
         let (mut batch, total) = (Batch::default(), l2_tables.len() as u64);
-        for (done, &table) in (0..).zip(l2_tables.keys()) {
+        for (done, (table, _)) in (0..).zip(l2_tables.iter()) {
             for (index, entry) in
                 tables.l2_entries(HostOffset(table)).filter(|(_, entry)| entry.is_compressed())
             {

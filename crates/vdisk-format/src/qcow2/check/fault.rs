@@ -152,6 +152,10 @@ pub(super) enum L2Fault {
     CompressedSubclusters,
     #[cfg(feature = "decompress")]
     Undecodable(String),
+    /// Empty, where clusters are leaked.
+    Emptied {
+        leaked: Range<u64>,
+    },
 }
 
 impl Fault {
@@ -279,6 +283,7 @@ impl L2Fault {
             Self::CompressedSubclusters => "compressed-subclusters",
             #[cfg(feature = "decompress")]
             Self::Undecodable(_) => "compressed-undecodable",
+            Self::Emptied { .. } => "emptied-entries",
         }
     }
 }

@@ -1,9 +1,10 @@
 //! A visit to an L2 table.
 
 use super::fault::L2Fault;
+use super::l2_tables::Referrers;
 use super::lost::MOST_RUNS;
 use super::problems::L2Place;
-use super::walk::{Referrers, Walk};
+use super::walk::Walk;
 use crate::check::Check;
 use crate::cluster_counts::ClusterCounts;
 use crate::qcow2::geometry::{Area, OFFSET_MASK};

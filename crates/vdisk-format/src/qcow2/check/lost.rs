@@ -14,17 +14,21 @@ pub(super) const MOST_RUNS: usize = 1 << 12;
 const MOST_BYTES: u64 = 256 << 20;
 /// So much of a cluster is read at first: data that are no table show it there.
 const FIRST_LOOK: usize = 512;
-/// An L2 table that is empty has lost its entries if so many clusters behind it are leaked. A few may be a crash's.
-const MANY: u64 = 16;
+/// Empty entries have lost their clusters if so many are leaked where those would be. A few may be a crash's.
+pub(super) const MANY: u64 = 16;
 
 impl Walk<'_, '_> {
-    /// Looks for tables among the leaked clusters, and for leaks behind empty L2 tables.
+    /// Looks for tables among the leaked clusters, and for leaks where the clusters of empty entries and tables would be.
     pub(super) fn lost_mappings(&mut self) {
         for LostTable { cluster, entries, .. } in self.lost_tables() {
             self.lost(Fault::LostTable { cluster, entries });
         }
-        let leaks = std::mem::take(&mut self.leaks);
-        self.without_data(&leaks);
+        // With a data file, there are no data here that could be lost.
+        if !self.geometry.data_file() {
+            let leaks = std::mem::take(&mut self.leaks);
+            self.emptied_entries(&leaks);
+            self.without_data(&leaks);
+        }
     }
 
     /// The leaked clusters that read as tables.

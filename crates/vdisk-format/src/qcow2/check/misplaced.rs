@@ -17,11 +17,11 @@ impl Walk<'_, '_> {
         let (tables, l2_tables) = (self.tables, std::mem::take(&mut self.l2_tables));
         for (index, entry) in tables.l1_entries(self.geometry.l1_table()) {
             let table = entry.l2_table().0;
-            if l2_tables.get(&table).is_some_and(|by| by.active == 1) {
+            if l2_tables.get(table).is_some_and(|by| by.active == 1) {
                 self.misplaced_in(table, Some(index));
             }
         }
-        for (&table, _) in l2_tables.iter().filter(|(_, by)| by.active > 1) {
+        for (table, _) in l2_tables.iter().filter(|(_, by)| by.active > 1) {
             self.misplaced_in(table, None);
         }
         self.l2_tables = l2_tables;

@@ -24,7 +24,7 @@ impl Walk<'_, '_> {
         let mut told = 0;
         let mut others_left = others.iter().peekable();
         // The two in the order of the file: there may be as many as there are clusters.
-        for (&table, by) in &l2_tables {
+        for (table, by) in l2_tables.iter() {
             while let Some(other) = others_left.next_if(|other| other.area.offset.0 <= table) {
                 self.overlap(other.into(), &mut told);
             }

@@ -98,7 +98,7 @@ impl Problems {
         let geometry = tables.geometry();
         let contested = self.kept.iter().filter_map(|fault| fault.contested(&geometry));
         let visited = self.in_l2_tables.iter().map(|problem| problem.clusters(&geometry));
-        let owners = Owners::new(tables, contested.chain(visited));
+        let mut owners = Owners::new(tables, contested.chain(visited));
         let l1_tables = L1Tables::new(tables);
         for fault in &self.kept {
             let mut finding = fault.finding(tables);
@@ -122,10 +122,13 @@ impl Problems {
             findings.push(finding);
         }
         let wanted: BTreeSet<u64> = self.in_l2_tables.iter().map(|problem| problem.place.table).collect();
-        let l2_tables: BTreeMap<u64, L1Places> = if wanted.is_empty() {
-            BTreeMap::new()
-        } else {
-            l1_tables.l2_tables(tables, |table| wanted.contains(&table)).collect()
+        let l2_tables: BTreeMap<u64, L1Places> = match wanted.last() {
+            Some(&last) => {
+                // Most that are not wanted are no tables at all.
+                let is_wanted = |table| table <= last && wanted.contains(&table);
+                l1_tables.l2_tables(tables, is_wanted).collect()
+            }
+            None => BTreeMap::new(),
         };
         for problem in &self.in_l2_tables {
             let mut finding = problem.finding(tables);
@@ -153,7 +156,8 @@ impl L2Problem {
         };
         let place = format!("L2 table {table:#x}, {entries}");
         let offset = table.saturating_add(index * tables.geometry().l2_entry_size());
-        let (expected, found) = self.fault.expected_and_found(self.entry);
+        let bits = tables.geometry().cluster_bits();
+        let (expected, found) = self.fault.expected_and_found(self.entry, bits);
         Finding::new(Severity::Error, self.fault.code(), place, offset, expected, found)
     }
 

@@ -1,11 +1,11 @@
 //! [`survey`]: what a check counts, for those who copy what it looks at.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::l2_tables::L2Tables;
 use super::lost::LostTable;
 use super::snapshots::{SnapshotEntries, SnapshotEntry};
-use super::walk::{Referrers, Walk};
+use super::walk::Walk;
 use crate::check::{Check, Findings};
 use crate::cluster_counts::ClusterCounts;
 use crate::qcow2::tables::Tables;
@@ -16,7 +16,7 @@ pub(in crate::qcow2) struct Survey {
     /// How often each cluster is referred to.
     pub(in crate::qcow2) counts: ClusterCounts,
     /// The L2 tables, by their offsets.
-    pub(in crate::qcow2) l2_tables: BTreeMap<u64, Referrers>,
+    pub(in crate::qcow2) l2_tables: L2Tables,
     /// Clusters with a refcount that nothing refers to, in order.
     pub(in crate::qcow2) leaks: Vec<Range<u64>>,
     /// Those whose refcount is larger than the references to them, in order.

@@ -1,9 +1,9 @@
 //! [`Walk`]: the tables are visited, each once, and who refers to which cluster is counted.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::fault::{Fault, L1Fault};
+use super::l2_tables::{L2Tables, Referrers};
 use super::problems::Problems;
 use super::snapshots::{SnapshotEntries, SnapshotEntry};
 use crate::check::{Check, Findings};
@@ -27,8 +27,8 @@ pub(super) struct Walk<'t, 'a> {
     pub(super) counts: ClusterCounts,
     /// Clusters that the active tables refer to without that flag.
     pub(super) uncopied: ClusterSet,
-    /// The L2 tables, by their offsets.
-    pub(super) l2_tables: BTreeMap<u64, Referrers>,
+    /// The L2 tables that the file may have.
+    pub(super) l2_tables: L2Tables,
     /// All other tables. There may be one for each cluster.
     pub(super) others: Vec<Other>,
     /// References to clusters with compressed data.
@@ -42,21 +42,6 @@ pub(super) struct Walk<'t, 'a> {
     pub(super) empty_tables: Vec<u64>,
     /// And those that something else lies over, or in which nothing is an entry.
     pub(super) overwritten_tables: Vec<u64>,
-}
-
-/// How many L1 entries refer to an L2 table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(in crate::qcow2) struct Referrers {
-    /// Of the active L1 table.
-    pub(in crate::qcow2) active: u64,
-    /// Of the snapshots' L1 tables.
-    pub(in crate::qcow2) snapshots: u64,
-}
-
-impl Referrers {
-    pub(in crate::qcow2) fn all(self) -> u64 {
-        self.active.saturating_add(self.snapshots)
-    }
 }
 
 /// A part of the file as [`Region`] has it, in as few bytes as can be.
@@ -94,7 +79,7 @@ impl<'t, 'a> Walk<'t, 'a> {
             problems: Problems::default(),
             counts: ClusterCounts::new(geometry.file_clusters()),
             uncopied: ClusterSet::new(geometry.file_clusters()),
-            l2_tables: BTreeMap::new(),
+            l2_tables: L2Tables::default(),
             others: Vec::new(),
             compressed: None,
             reader: Reader::default(),
@@ -124,6 +109,7 @@ impl<'t, 'a> Walk<'t, 'a> {
         for segment in segments(snapshots) {
             self.l1_entries(segment.area, Referrers { active: 0, snapshots: segment.times });
         }
+        self.l2_tables.settle();
     }
 
     fn snapshot_l1_tables(&mut self) -> Vec<Area> {
@@ -196,9 +182,10 @@ impl<'t, 'a> Walk<'t, 'a> {
                 self.problems
                     .add(Fault::L1Entry { at, fault: L1Fault::TableUnaligned { table } }, self.findings);
             }
-            let known = self.l2_tables.entry(table).or_default();
-            known.active += by.active;
-            known.snapshots += by.snapshots;
+            // Of what lies behind the file there is nothing to read.
+            if table < self.geometry.reach() {
+                self.l2_tables.add(table, by);
+            }
         }
     }
 
@@ -268,7 +255,7 @@ impl<'t, 'a> Walk<'t, 'a> {
     fn l2_tables(&mut self) {
         let mut tables = std::mem::take(&mut self.l2_tables);
         let (known, mut left) = (tables.len(), self.tables.unaligned_l2_tables());
-        tables.retain(|&table, _| {
+        tables.retain(|table| {
             let is_free = self.geometry.is_aligned(table) || table >= self.geometry.file_length();
             let is_read = is_free || left > 0;
             left -= u64::from(is_read && !is_free);
@@ -279,7 +266,7 @@ impl<'t, 'a> Walk<'t, 'a> {
             self.problems.add(fault, self.findings);
         }
         let total = tables.len() as u64;
-        for (done, (&table, &by)) in tables.iter().enumerate() {
+        for (done, (table, by)) in tables.iter().enumerate() {
             self.l2_table(table, by);
             self.tables.view().report(done as u64 + 1, total);
         }

@@ -11,8 +11,8 @@ use crate::qcow2::tables::Tables;
 use crate::report::Finding;
 
 impl L2Fault {
-    /// What an entry of an L2 table should be, and is.
-    pub(super) fn expected_and_found(&self, entry: L2Entry) -> (String, String) {
+    /// What an entry of an L2 table should be, and is, in an image of clusters with so many `bits`.
+    pub(super) fn expected_and_found(&self, entry: L2Entry, bits: u32) -> (String, String) {
         let raw = format!("{:#x}", entry.raw);
         let expected = match self {
             Self::Reserved | Self::CompressedReserved => "reserved bits that are 0",
@@ -32,6 +32,10 @@ impl L2Fault {
             #[cfg(feature = "decompress")]
             Self::Undecodable(why) => {
                 return ("data that can be decoded".to_owned(), format!("{raw}: {why}"));
+            }
+            Self::Emptied { leaked } => {
+                let found = format!("none, and as many leaked: {}", range(leaked, bits));
+                return ("clusters".to_owned(), found);
             }
             Self::SubclustersWithoutCluster => "no allocated subclusters, for there is no cluster",
             Self::SubclustersInvalid => "subclusters that are allocated or zero, not both",

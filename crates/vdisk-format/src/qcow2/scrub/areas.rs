@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Structure;
 use super::refcounts::MOST_NARROW;
 use crate::qcow2::bitmap::{BitmapTableEntryKind, BitmapsExtension};
-use crate::qcow2::check::{LostTable, LostTables, Survey, snapshot_entries, survey};
-use crate::qcow2::extension::Content;
+use crate::qcow2::check::{LostTable, LostTables, Referrers, Survey, snapshot_entries, survey};
 use crate::qcow2::geometry::{Area, Geometry};
 use crate::qcow2::refcount::RefcountBlock;
 use crate::qcow2::segments::segments;
@@ -89,13 +88,7 @@ impl<'t, 'a> Areas<'t, 'a> {
         areas.l1_tables();
         areas.l2_tables();
         areas.refcounts();
-        let extensions = tables.header().extensions().map_while(Result::ok);
-        let bitmaps = extensions.filter_map(|extension| match extension.content() {
-            Ok(Content::Bitmaps(bitmaps)) => Some(bitmaps),
-            _ => None,
-        });
-        // Of two such extensions, QEMU takes the last.
-        if let Some(bitmaps) = bitmaps.last() {
+        if let Some(bitmaps) = BitmapsExtension::of(tables.header()) {
             areas.bitmap_tables(&bitmaps);
         }
         for LostTable { cluster, words, .. } in std::mem::take(&mut areas.survey.lost_tables) {
@@ -170,13 +163,15 @@ impl<'t, 'a> Areas<'t, 'a> {
             self.add(segment.area, Role::L1 { active: false });
             // A check does not look into tables that are too large, but who claims what they name is told.
             for (_, entry) in self.tables.l1_entries(segment.area) {
-                self.survey.l2_tables.entry(entry.l2_table().0).or_default();
+                self.survey.l2_tables.add(entry.l2_table().0, Referrers::default());
             }
         }
     }
 
     fn l2_tables(&mut self) {
-        for (table, by) in std::mem::take(&mut self.survey.l2_tables) {
+        let mut tables = std::mem::take(&mut self.survey.l2_tables);
+        tables.settle();
+        for (table, by) in tables.iter() {
             let references = self.survey.counts.count(table >> self.geometry.cluster_bits());
             let exclusive = self.geometry.is_aligned(table) && references == by.all();
             self.add_cluster(table, Role::L2 { active: by.active > 0, exclusive });
