@@ -314,6 +314,16 @@ mod tests {
         assert!(set.intersects(0, u64::MAX) && !set.intersects(CHUNK + 1, u64::MAX));
     }
 
+    #[test]
+    fn a_range_of_nothing_is_nowhere() {
+        let mut set = ClusterSet::new((NEAR + 2) * CHUNK);
+        for cluster in [CHUNK + 5, NEAR * CHUNK + 5] {
+            set.insert(cluster, 1, |_| {});
+            assert!(set.intersects(cluster, 1) && !set.intersects(cluster, 0));
+            assert!(!set.intersects(cluster + 1, CHUNK) && !set.intersects(cluster - 5, 5));
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 

@@ -11,6 +11,7 @@ mod qcow2_scrub {
 
     use vdisk_format::check::Check;
     use vdisk_format::generate::{Bitmap, Luks, Order, Qcow2, Snapshot};
+    use vdisk_format::qcow2::bitmap::BitmapsExtension;
     use vdisk_format::qcow2::check::check;
     use vdisk_format::qcow2::extension::AreaEnd;
     use vdisk_format::qcow2::scrub::{Options, Scrubbed, audit, scrub};
@@ -484,6 +485,60 @@ mod qcow2_scrub {
         canaries.hide(&data);
         image[next + 8..][..16].copy_from_slice(&data);
         assert!(scrubbed(&image, &canaries, "a directory that is too short"));
+    }
+
+    /// Whatever lies over a name: where something takes it for a table, its words may be entries, and each bit a refcount.
+    #[test]
+    fn names_that_tables_lie_over() {
+        // None of the characters that stand in for others.
+        const NAME: &[u8] = b"Vq7#Lk2QwA9!Xp4^Hn6&Jt3%";
+        let name = || String::from_utf8(NAME.to_vec()).unwrap();
+        for order in 0..=6 {
+            let disk = Qcow2::new(4 << 20).cluster_bits(12).refcount_order(order);
+            // A refcount of one bit is none of what a snapshot shares.
+            let disk = if order == 0 { disk } else { disk.data(0, vec![1; 1 << 14]) };
+            let image =
+                disk.bitmap(Bitmap::new(name())).snapshot(Snapshot::new("1", name())).build().unwrap();
+            let places: Vec<usize> =
+                (0..image.len() - NAME.len()).filter(|&at| image[at..].starts_with(NAME)).collect();
+            let [_, _] = places[..] else { panic!("order {order}: {places:?}") };
+            for &at in &places {
+                let cluster = at as u64 >> 12 << 12;
+                let geometry = Tables::new(&image).unwrap().geometry();
+                let l1 = geometry.l1_table().offset.0 as usize;
+                let refcount_table = geometry.refcount_table().offset.0 as usize;
+                // L2 table, L1 table, refcount table and refcount block.
+                for (field, entry) in
+                    [(l1, 1 << 63 | cluster), (40, cluster), (48, cluster), (refcount_table, cluster)]
+                {
+                    let mut image = image.clone();
+                    image[field..field + 8].copy_from_slice(&entry.to_be_bytes());
+                    let (copy, scrubbed) = copy(&image, Options::default()).unwrap();
+                    assert!(audit(&copy, &scrubbed).is_sound());
+                    let left = NAME.iter().zip(&copy[at..]).map(|(a, b)| a == b).collect::<Vec<_>>();
+                    let is_told = left.windows(3).any(|all| all.iter().all(|&is_same| is_same));
+                    assert!(!is_told, "order {order}, {field:#x}: {:?}", &copy[at..at + NAME.len()]);
+                }
+            }
+        }
+    }
+
+    /// Nobody keeps track of what the tables of such bitmaps name.
+    #[test]
+    fn nothing_of_bitmaps_that_are_not_consistent() {
+        let disk = Qcow2::new(64 << 20).cluster_bits(12).data(0, b"data");
+        let mut image = disk.bitmap(Bitmap::new("name").dirty(0..1 << 20)).build().unwrap();
+        let tables = Tables::new(&image).unwrap();
+        let directory = BitmapsExtension::of(tables.header()).unwrap().directory(&image).next().unwrap();
+        let entry = tables.bitmap_table_entries(directory.unwrap().fixed.table()).next().unwrap().1;
+        let cluster = entry.cluster().0 as usize;
+        image[cluster + 2048..cluster + 2054].copy_from_slice(b"secret");
+        for is_consistent in [true, false] {
+            image[95] = u8::from(is_consistent); // autoclear_features
+            let (copy, _) = copy(&image, Options::default().keep_bitmap_data(true)).unwrap();
+            let is_there = copy.windows(6).any(|bytes| bytes == b"secret");
+            assert_eq!(is_there, is_consistent);
+        }
     }
 
     #[test]

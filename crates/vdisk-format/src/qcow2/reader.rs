@@ -72,6 +72,25 @@ mod tests {
 
     use super::*;
 
+    /// Between them may be all of a guest's data.
+    #[test]
+    fn of_tables_that_are_apart_nothing_else_is_read() {
+        let bytes = vec![1; 1 << 20];
+        let view = View::from(&bytes);
+        let mut reader = Reader::default();
+        for (at, read) in
+            [(8 << 10, 512), ((8 << 10) + 512, 65536), (512 << 10, 512), ((512 << 10) + NEAR + 512, 512)]
+        {
+            reader.read(&view, at, 512);
+            assert_eq!((reader.start, reader.buffer.len()), (at, read));
+        }
+        // What was read already.
+        reader.read(&view, (8 << 10) + 512, 512);
+        reader.read(&view, 9 << 10, 512);
+        reader.read(&view, (9 << 10) + 512, 512);
+        assert_eq!((reader.start, reader.buffer.len()), (9 << 10, 65536));
+    }
+
     proptest! {
         #[test]
         fn reads_what_is_there(
