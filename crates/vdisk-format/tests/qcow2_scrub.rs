@@ -8,6 +8,7 @@
 mod qcow2_scrub {
     use std::collections::HashSet;
     use std::env;
+    use std::ops::Range;
 
     use vdisk_format::check::Check;
     use vdisk_format::generate::{Bitmap, Luks, Order, Qcow2, Snapshot};
@@ -521,6 +522,23 @@ mod qcow2_scrub {
                 }
             }
         }
+    }
+
+    /// The end of a word, with zeroes around it, in what an L1 entry takes for an L2 table.
+    #[test]
+    fn a_name_that_reads_as_the_offset_of_a_cluster() {
+        const NAME: Range<usize> = 501..503;
+        let disk = Qcow2::new(16 << 20).cluster_bits(9).allocate(0..12 << 20).backing_file("name", None);
+        let mut image = disk.build().unwrap();
+        image[120..512].fill(0);
+        image[8..16].copy_from_slice(&(NAME.start as u64).to_be_bytes());
+        image[16..20].copy_from_slice(&(NAME.len() as u32).to_be_bytes());
+        image[NAME].copy_from_slice(b"ab");
+        assert!(0x0061_6200 < image.len());
+        let l1 = Tables::new(&image).unwrap().geometry().l1_table().offset.0 as usize;
+        image[l1..l1 + 8].copy_from_slice(&(1u64 << 63).to_be_bytes());
+        let (copy, _) = copy(&image, Options::default()).unwrap();
+        assert!(copy[NAME.start] != b'a' && copy[NAME.start + 1] != b'b', "{:?}", &copy[NAME]);
     }
 
     /// Nobody keeps track of what the tables of such bitmaps name.

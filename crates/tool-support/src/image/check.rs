@@ -140,7 +140,7 @@ fn text(out: &mut Out, checked: &Checked<'_>) -> Outcome {
     for (count, what) in [
         (check.corruptions, "corruptions"),
         (check.extra_corruptions, "faults that qemu-img does not look for, or does not open the image for"),
-        (check.lost_mappings, "tables that seem to be lost"),
+        (check.lost_mappings, "tables, or parts of tables, that seem to be lost"),
         (check.check_errors, "clusters whose refcounts cannot be read"),
         (check.leaks, "leaked clusters"),
     ] {

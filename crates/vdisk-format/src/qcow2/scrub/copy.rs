@@ -248,7 +248,7 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
             // No name, then, but what stands in for the entry that it is to others.
             let instead = self.choose(at, old, mask).to_be_bytes();
             let word = u64::from_be_bytes(fixed.exactly_over(instead));
-            let is_settled = self.all_accept(at, old, word);
+            let is_settled = self.all_accept(at, old, word) && !fixed.tells(old.to_be_bytes(), instead);
             self.redacted.unsettled += u64::from(!is_settled);
             if is_settled { word } else { with(b'x') }
         });

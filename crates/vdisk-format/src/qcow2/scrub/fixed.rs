@@ -25,6 +25,12 @@ impl FixedWord {
         Self { filler: 0, ..*self }.over(other, 0)
     }
 
+    /// Whether a byte of the name `old` is in `new`.
+    pub(super) fn tells(&self, old: [u8; 8], new: [u8; 8]) -> bool {
+        let mut bytes = old.into_iter().zip(new).enumerate();
+        bytes.any(|(index, (old, new))| self.filler >> index & 1 != 0 && old == new && old != 0)
+    }
+
     /// The word, with `filler` for the bytes that may be any, and those of `other` where nothing is decided.
     pub(super) fn over(&self, other: [u8; 8], filler: u8) -> [u8; 8] {
         let mut word = other;
