@@ -12,6 +12,9 @@ use crate::{deps, qemu_source, scratch, workspace};
 /// Seconds after which a test that is run by itself has failed: some never end on images that they are not made for.
 const LIMIT: &str = "600";
 
+/// What is said of a test that ended without a result, as one does that is ended.
+pub(super) const NO_RESULT: &str = "fail, no result";
+
 /// The folders of one run, below target/.
 pub(super) struct Tree {
     /// Everything of this run.
@@ -72,7 +75,7 @@ impl Tree {
             while let Some(test) = next() {
                 let run = Run::new("timeout", ["-k", "10", LIMIT, "python3", "check", "-qcow2"]).silent();
                 let output = self.check(run, &[options, &[test]].concat())?;
-                let status = results(&output.stdout).first().map_or("fail, no result", |(_, status)| status);
+                let status = results(&output.stdout).first().map_or(NO_RESULT, |(_, status)| status);
                 eprintln!("{test:35} {status}");
                 lines.push_str(&format!("{test} {status}\n"));
             }
