@@ -477,10 +477,10 @@ fn a_file_of_256_tib() {
     assert!(run.err().contains("cannot map the 281474976710656 bytes"), "{run}");
 }
 
-/// An empty L2 table before leaked clusters, and an L2 table that nobody refers to any more.
+/// An empty L2 table before leaked clusters, one with empty entries in its midst, and one that nobody refers to any more.
 #[test]
 fn leaks_that_are_lost_mappings() {
-    for code in ["empty-table", "lost-table"] {
+    for code in ["empty-table", "emptied-entries", "lost-table"] {
         let folder = scratch();
         let path = folder.path().join("image");
         qemu::create(&path, "", "1G");
@@ -490,6 +490,10 @@ fn leaks_that_are_lost_mappings() {
             "empty-table" => {
                 let table = bytes.l2(0);
                 bytes.with(table, &vec![0; 65536])
+            }
+            "emptied-entries" => {
+                let table = bytes.l2(0);
+                bytes.with(table + 64 * 8, &[0; 32 * 8])
             }
             _ => {
                 let entry = bytes.l1();
