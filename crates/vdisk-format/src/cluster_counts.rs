@@ -19,9 +19,9 @@ const FREE: usize = 4 << 20;
 const LONG: u64 = 64;
 /// So many clusters of a dense chunk have counts above 1 before all of them have a number.
 const MOST_MANY: usize = 4096;
-/// And so many in each of the first dense chunks: small files, which may be hostile, are counted faster.
-const MOST_MANY_FIRST: usize = 64;
+/// Of the first dense chunks, which are all of a small file, so many do: hostile files are counted faster.
 const FIRST: usize = 16;
+const MOST_MANY_FIRST: usize = 64;
 
 /// References to clusters: how many, and whether one of them claims to be the only one.
 ///
@@ -90,7 +90,7 @@ struct Dense {
     /// Of 64 clusters each: those with a marked reference, and those with another one. Side by side, for both are asked.
     words: [[u64; 2]; WORDS],
     many: Many,
-    /// How many of them a map is for.
+    /// How many clusters may have some before all of them have a number.
     most_many: usize,
 }
 
@@ -330,7 +330,7 @@ impl Many {
                 few.entry(at as u16).or_default()
             }
             Self::Few(few) => {
-                // Pages that are not written take no memory.
+                // Pages that are not written take no memory. Of so many numbers a slice can always become the array.
                 let all = vec![0u16; CHUNK as usize].into_boxed_slice();
                 let Ok(mut all): Result<Box<[u16; CHUNK as usize]>, _> = all.try_into() else { return };
                 for (&at, &many) in few.iter() {

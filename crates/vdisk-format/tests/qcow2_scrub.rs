@@ -8,7 +8,6 @@
 mod qcow2_scrub {
     use std::collections::HashSet;
     use std::env;
-    use std::ops::Range;
 
     use vdisk_format::check::Check;
     use vdisk_format::generate::{Bitmap, Luks, Order, Qcow2, Snapshot};
@@ -516,29 +515,42 @@ mod qcow2_scrub {
                     image[field..field + 8].copy_from_slice(&entry.to_be_bytes());
                     let (copy, scrubbed) = copy(&image, Options::default()).unwrap();
                     assert!(audit(&copy, &scrubbed).is_sound());
-                    let left = NAME.iter().zip(&copy[at..]).map(|(a, b)| a == b).collect::<Vec<_>>();
-                    let is_told = left.windows(3).any(|all| all.iter().all(|&is_same| is_same));
-                    assert!(!is_told, "order {order}, {field:#x}: {:?}", &copy[at..at + NAME.len()]);
+                    let told = NAME.iter().zip(&copy[at..]).find(|(name, copy)| name == copy);
+                    assert_eq!(told, None, "order {order}, {field:#x}: {:?}", &copy[at..at + NAME.len()]);
                 }
             }
         }
     }
 
-    /// The end of a word, with zeroes around it, in what an L1 entry takes for an L2 table.
+    /// The end of a word, with zeroes around it, in what an L1 entry takes for an L2 table: a backing file's name, and a
+    /// snapshot's ID.
     #[test]
     fn a_name_that_reads_as_the_offset_of_a_cluster() {
-        const NAME: Range<usize> = 501..503;
-        let disk = Qcow2::new(16 << 20).cluster_bits(9).allocate(0..12 << 20).backing_file("name", None);
-        let mut image = disk.build().unwrap();
+        // Of a file so large that 0x626400 is in it.
+        let disk = || Qcow2::new(16 << 20).cluster_bits(9).allocate(0..12 << 20);
+        let table_at = |image: &mut [u8], offset: u64| {
+            let l1 = Tables::new(&*image).unwrap().geometry().l1_table().offset.0 as usize;
+            image[l1..l1 + 8].copy_from_slice(&(1 << 63 | offset).to_be_bytes());
+        };
+        let assert_hidden = |image: &[u8], at: usize| {
+            let word = at / 8 * 8;
+            assert_eq!(image[word..word + 8], [0, 0, 0, 0, 0, b'b', b'd', 0]);
+            let (copy, _) = copy(image, Options::default()).unwrap();
+            assert!(copy[at] != b'b' && copy[at + 1] != b'd', "{:?}", &copy[word..word + 8]);
+        };
+        let mut image = disk().backing_file("name", None).build().unwrap();
         image[120..512].fill(0);
-        image[8..16].copy_from_slice(&(NAME.start as u64).to_be_bytes());
-        image[16..20].copy_from_slice(&(NAME.len() as u32).to_be_bytes());
-        image[NAME].copy_from_slice(b"ab");
-        assert!(0x0061_6200 < image.len());
-        let l1 = Tables::new(&image).unwrap().geometry().l1_table().offset.0 as usize;
-        image[l1..l1 + 8].copy_from_slice(&(1u64 << 63).to_be_bytes());
-        let (copy, _) = copy(&image, Options::default()).unwrap();
-        assert!(copy[NAME.start] != b'a' && copy[NAME.start + 1] != b'b', "{:?}", &copy[NAME]);
+        image[8..16].copy_from_slice(&501u64.to_be_bytes());
+        image[16..20].copy_from_slice(&2u32.to_be_bytes());
+        image[501..503].copy_from_slice(b"bd");
+        table_at(&mut image, 0);
+        assert_hidden(&image, 501);
+        let snapshot = Snapshot::new("bd", "").extra_data_size(16 + 5);
+        let mut image = disk().snapshot(snapshot).build().unwrap();
+        let entry = Tables::new(&image).unwrap().snapshots().next().unwrap().unwrap().offset.0;
+        image[entry as usize + 56..][..5].fill(0);
+        table_at(&mut image, entry);
+        assert_hidden(&image, entry as usize + 40 + 21);
     }
 
     /// Nobody keeps track of what the tables of such bitmaps name.

@@ -136,8 +136,8 @@ impl<'a> Image<'a> {
         if block == 0 {
             return Some(0);
         }
-        // QEMU takes offsets for signed numbers.
-        if !self.is_aligned(block) || block >> 63 != 0 {
+        // Behind that, QEMU reads nothing.
+        if !self.is_aligned(block) || block.saturating_add(self.cluster_size()) > (1 << 63) - (1 << 30) {
             return None;
         }
         let bit = cluster % per_block * width;
@@ -198,6 +198,19 @@ impl<'a> Image<'a> {
             at = data + if kind == BITMAPS { 24 } else { length.next_multiple_of(8) };
         }
         found
+    }
+
+    /// What a leaked bitmap directory says at `at`, if it is one: a table, its length, and where the next entry is.
+    pub(super) fn bitmap_entry(&self, at: u64) -> Option<(u64, u64, u64)> {
+        if at.checked_add(24)? > self.length() {
+            return None;
+        }
+        let field = |offset: u64, width| number(self.bytes, at + offset, width);
+        let (table, entries, flags) = (field(0, 8), field(8, 4), field(12, 4));
+        let (kind, granularity, name, extra) = (field(16, 1), field(17, 1), field(18, 2), field(20, 4));
+        let is_one = table != 0 && self.is_aligned(table) && entries > 0 && flags <= 7 && kind == 1;
+        let is_named = (9..=31).contains(&granularity) && (1..=1023).contains(&name) && extra == 0;
+        (is_one && is_named).then(|| (table, entries * 8, at + (24 + name).next_multiple_of(8)))
     }
 
     /// The bitmaps of the last extension that has any: as far as their directory is in the file.

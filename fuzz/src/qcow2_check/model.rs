@@ -442,20 +442,29 @@ impl<'a> Model<'a> {
     }
 
     /// Leaks that read as a table of leaks; tables in which nothing is right, or that are somebody else's, with leaks behind
-    /// them; and empty entries in whose clusters' place there are leaks.
+    /// them; and parts of tables that are empty, where as many clusters leak.
     fn lost(&mut self) {
-        let in_file = 0..self.image.length().div_ceil(self.image.cluster_size());
-        let mut found = in_file.filter(|&n| self.leaked(n) && self.reads_as_table(n)).count() as u64;
+        let stale = self.stale_bitmap_tables();
+        let in_file =
+            (0..self.image.length().div_ceil(self.image.cluster_size())).filter(|n| !stale.contains(n));
+        let mut found = in_file.filter(|&n| self.leaked(n) && self.reads_as_table(n)).count();
         // With a data file, there are no data here that could be lost.
         if !self.image.data_file() {
+            let mut runs = self.emptied();
             for (&table, &(times, active)) in &self.l2_tables {
                 let behind = (table >> self.image.cluster_bits) + 1;
-                let is_lost = || !self.has_sound_entry(table) || self.is_shared(table, times);
-                found += u64::from(active && self.all_leaked(behind, 16) && is_lost());
-                found += self.emptied(table);
+                // In version 2, discards leave empty tables.
+                let is_lost = || match self.l2_entries(table).all(|entry| entry == (0, 0)) {
+                    true => self.image.version >= 3 || self.is_shared(table, times),
+                    false => !self.has_sound_entry(table) || self.is_shared(table, times),
+                };
+                if active && self.all_leaked(behind, 16) && is_lost() {
+                    runs.insert(behind);
+                }
             }
+            found += runs.len();
         }
-        self.found.lost_mappings = found;
+        self.found.lost_mappings = found as u64;
     }
 
     fn leaked(&self, cluster: u64) -> bool {
@@ -502,36 +511,51 @@ impl<'a> Model<'a> {
         })
     }
 
-    /// How many times 16 empty entries or more are followed by one with the cluster behind as many leaks, or are the last
-    /// ones, behind one with the cluster before as many.
-    fn emptied(&self, table: u64) -> u64 {
-        if self.image.version < 3 || table == 0 || !self.image.is_aligned(table) {
-            return 0;
+    /// Runs of leaks before the cluster of an entry that are as many as the empty entries before that, which are whole sectors.
+    fn emptied(&self) -> BTreeSet<u64> {
+        let mut found = BTreeSet::new();
+        let tables = self.l2_tables.keys().filter(|&&table| table != 0 && self.image.is_aligned(table));
+        for &table in tables.filter(|_| self.image.version >= 3) {
+            let in_sector = 512 / (self.image.cluster_size() / self.image.l2_entries());
+            let mut start = 0;
+            for (index, entry) in (0..).zip(self.l2_entries(table)) {
+                if entry == (0, 0) {
+                    continue;
+                }
+                let count: u64 = index - start;
+                let are_sectors = count > 0 && start % in_sector == 0 && index % in_sector == 0;
+                let has_cluster = entry.0 >> 62 & 1 == 0 && self.has_cluster(entry.0);
+                let first = ((entry.0 & OFFSET) >> self.image.cluster_bits).checked_sub(count);
+                if let Some(first) = first.filter(|_| are_sectors && has_cluster) {
+                    let is_before = |cluster: u64| self.leaked(cluster);
+                    let is_run = self.all_leaked(first, count) && !is_before(first + count);
+                    if is_run && !first.checked_sub(1).is_some_and(is_before) {
+                        found.insert(first);
+                    }
+                }
+                start = index + 1;
+            }
         }
-        let entries: Vec<_> = self.l2_entries(table).collect();
-        let cluster = |index: usize| {
-            let (entry, _) = entries.get(index).filter(|(entry, _)| entry >> 62 & 1 == 0)?;
-            self.has_cluster(*entry).then_some((entry & OFFSET) >> self.image.cluster_bits)
-        };
-        let (mut found, mut start) = (0, 0);
-        for end in 0..=entries.len() {
-            if entries.get(end) == Some(&(0, 0)) {
+        found
+    }
+
+    /// Leaked clusters of tables that leaked bitmap directories name.
+    fn stale_bitmap_tables(&self) -> BTreeSet<u64> {
+        let (size, mut found, mut done) = (self.image.cluster_size(), BTreeSet::new(), 0);
+        for cluster in (0..self.clusters).filter(|&cluster| self.leaked(cluster)) {
+            if cluster < done {
                 continue;
             }
-            let count = (end - start) as u64;
-            let is_lost = |before: u64| {
-                self.all_leaked(before + 1, count)
-                    && !self.leaked(before)
-                    && !self.leaked(before + 1 + count)
-                    && before + 1 + count < self.clusters
-            };
-            let before = match cluster(end) {
-                Some(next) => next.checked_sub(count + 1),
-                None if end == entries.len() => start.checked_sub(1).and_then(cluster),
-                None => None,
-            };
-            found += u64::from(count >= 16 && before.is_some_and(is_lost));
-            start = end + 1;
+            let mut at = cluster * size;
+            while let Some((table, length, next)) = self.image.bitmap_entry(at) {
+                let is_leaked = |end: u64| self.all_leaked(cluster, end.div_ceil(size) - cluster);
+                if !is_leaked(next) {
+                    break;
+                }
+                found.extend(table / size..table.saturating_add(length).div_ceil(size).min(self.clusters));
+                at = next;
+                done = next.div_ceil(size);
+            }
         }
         found
     }

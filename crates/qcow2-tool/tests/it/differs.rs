@@ -480,7 +480,7 @@ fn a_file_of_256_tib() {
 /// An empty L2 table before leaked clusters, one with empty entries in its midst, and one that nobody refers to any more.
 #[test]
 fn leaks_that_are_lost_mappings() {
-    for code in ["empty-table", "emptied-entries", "lost-table"] {
+    for code in ["empty-table", "lost-entries", "lost-table"] {
         let folder = scratch();
         let path = folder.path().join("image");
         qemu::create(&path, "", "1G");
@@ -491,9 +491,9 @@ fn leaks_that_are_lost_mappings() {
                 let table = bytes.l2(0);
                 bytes.with(table, &vec![0; 65536])
             }
-            "emptied-entries" => {
+            "lost-entries" => {
                 let table = bytes.l2(0);
-                bytes.with(table + 64 * 8, &[0; 32 * 8])
+                bytes.with(table + 64 * 8, &[0; 64 * 8])
             }
             _ => {
                 let entry = bytes.l1();
@@ -508,6 +508,38 @@ fn leaks_that_are_lost_mappings() {
         assert!(document["lost-mappings"].as_u64() > Some(0), "{document:#}");
         assert!(has(&document, code), "{document:#}");
         assert!(qcow2(&path, &["check"]).out().contains("do not free the leaks"));
+    }
+}
+
+/// The same of fewer entries may be what a crash left.
+#[test]
+fn leaks_that_may_be_lost_mappings() {
+    let folder = scratch();
+    let path = folder.path().join("image");
+    qemu::create(&path, "", "1G");
+    qemu::io(&path, &["write -P 1 0 10M"]);
+    let bytes = Bytes::read(&path);
+    let table = bytes.l2(0);
+    bytes.with(table + 64 * 8, &[0; 32 * 8]).write(&path);
+    let (status, document) = json(&path, &["check"]);
+    assert_eq!(Counts::of(status, &document), qemu::counts(&path));
+    assert!(status == Some(3) && has(&document, "unlinked-clusters"), "{document:#}");
+    assert!(qcow2(&path, &["check"]).out().contains("may be what lost entries named"));
+}
+
+/// A directory that is not named any more has tables, which are those of no disk.
+#[test]
+fn bitmaps_that_were_dropped_are_leaks() {
+    for way in [["del-header-ext", "0x23852875"].as_slice(), &["set-header", "autoclear_features", "0"]] {
+        let folder = scratch();
+        let path = folder.path().join("image");
+        qemu::create(&path, "cluster_size=4k", "4M");
+        qemu::img(&["bitmap", "--add", text(&path), "b0"]);
+        qemu::io(&path, &["write -P 1 0 1M"]);
+        qcow2(&path, way).expect(0);
+        let (status, document) = json(&path, &["check"]);
+        assert_eq!(Counts::of(status, &document), qemu::counts(&path));
+        assert!(status == Some(3) && document["lost-mappings"] == 0, "{document:#}");
     }
 }
 

@@ -122,6 +122,12 @@ fn text(out: &mut Out, checked: &Checked<'_>) -> Outcome {
     let name = path.display().to_string();
     let (verdict, next) = match check.verdict() {
         Verdict::Clean => ("clean", None),
+        Verdict::Leaks if check.report.has("unlinked-clusters") => (
+            "sound, but clusters are leaked",
+            Some(
+                "some may be what lost entries named, and not only writes that were not finished: see below",
+            ),
+        ),
         Verdict::Leaks => ("sound, but clusters are leaked", Some("they waste space and do no harm")),
         Verdict::Unsupported => (
             "not supported: it has a feature that is not known here",

@@ -18,6 +18,7 @@ mod problems;
 mod refcounts;
 mod regions;
 mod snapshots;
+mod stale_bitmaps;
 mod survey;
 mod walk;
 mod words;

@@ -118,8 +118,8 @@ impl<'a> Encryption<'a> {
     }
 }
 
-/// What the full disk encryption header pointer says, whatever `crypt_method` is: of several, which should not be, the last one
-/// that can be read, as QEMU has it. `None` where there is none.
+/// What the full disk encryption header pointer says, whatever `crypt_method` is: of several, which should not be, the last of
+/// those that can be read. `None` where there is none.
 ///
 /// # Errors
 /// [`Error::Truncated`] where none can be read, for it, or an extension before it, is cut short.
@@ -296,6 +296,19 @@ mod tests {
         ]);
         bytes.extend(luks);
         bytes
+    }
+
+    #[test]
+    fn of_several_pointers_the_last_that_can_be_read() {
+        let mut bytes = image(&[]);
+        bytes.copy_within(104..128, 128);
+        bytes[142] = 4;
+        let pointer = |bytes: &[u8]| crypto_header_pointer(&Header::parse(bytes).unwrap());
+        assert_eq!(pointer(&bytes).unwrap().unwrap().offset, 0x400);
+        bytes[135] = 8; // the second is too short
+        assert_eq!(pointer(&bytes).unwrap().unwrap().offset, 0x200);
+        bytes[111] = 8;
+        assert!(pointer(&bytes).is_err());
     }
 
     #[test]

@@ -79,7 +79,13 @@ fn everything(tree: &Tree, answers: &Path, tally: &mut Tally) -> Result<(), Fail
     tests.sort_unstable();
     tests.dedup();
     // One that hangs would do so each time.
-    tests.retain(|test| !printed.lines().any(|line| line == format!("{test} {NO_RESULT}")));
+    tests.retain(|test| {
+        let has_ended = !printed.lines().any(|line| line == format!("{test} {NO_RESULT}"));
+        if !has_ended {
+            eprintln!("{test}: {NO_RESULT}, and not run again");
+        }
+        has_ended
+    });
     for variant in VARIANTS {
         fs::remove_file(answers).map_err(Failure::at(answers))?;
         let printed = tree.run_each(&["-o", variant], &tests)?;

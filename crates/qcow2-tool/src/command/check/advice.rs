@@ -6,13 +6,15 @@ use vdisk_format::qcow2::extension::Magic;
 use vdisk_format::report::{Finding, Severity};
 
 /// Faults of the header, or of what it says of sizes and places, for which QEMU does not open an image.
-const NOT_OPENED: [&str; 28] = [
+const NOT_OPENED: [&str; 30] = [
     "backing-file-place",
     "backing-file-size",
+    "backing-format-size",
     "bitmap-directory-entry",
     "bitmap-directory-size",
     "bitmap-directory-truncated",
     "bitmap-table",
+    "bitmap-table-entry",
     "cluster-bits",
     "compression-type",
     "crypt-method",

@@ -1,5 +1,6 @@
-//! Entries of L2 tables that are empty where leaked clusters would fit to the number: somebody zeroed a part of a table.
+//! Entries of L2 tables that are empty where as many clusters are leaked as would fit.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::fault::L2Fault;
@@ -9,56 +10,65 @@ use super::walk::Walk;
 use crate::qcow2::geometry::OFFSET_MASK;
 use crate::qcow2::l2::L2Entry;
 use crate::units::HostOffset;
+use crate::view::SECTOR;
 
 impl Walk<'_, '_> {
-    /// Looks for empty entries between others in whose clusters' midst as many are leaked.
+    /// Looks for entries that name a cluster behind leaked ones, and are behind as many empty entries or more. Leaks whose
+    /// starts are in `told` have been told of.
     ///
-    /// Not in version 2, in which a discard leaves empty entries as well, and leaks if it was not finished. In version 3 it
-    /// leaves zero flags.
-    pub(super) fn emptied_entries(&mut self, leaks: &[Range<u64>]) {
-        if self.geometry.version() < 3 || !leaks.iter().any(|run| run.end - run.start >= MANY) {
+    /// A crash leaves such leaks where writes ended in another order than they began, and so does, in version 2, a discard
+    /// that was not finished; in version 3 that leaves zero flags. But where whole sectors of a table are empty, and not an
+    /// entry more, they have been lost.
+    pub(super) fn emptied_entries(&mut self, leaks: &[Range<u64>], told: &mut BTreeSet<u64>) {
+        if !leaks.iter().any(|run| run.end - run.start >= MANY) {
             return;
         }
         let (geometry, l2_tables) = (self.geometry, std::mem::take(&mut self.l2_tables));
-        for (table, _) in l2_tables.iter().filter(|&(table, _)| table != 0 && geometry.is_aligned(table)) {
-            self.emptied_in(table, leaks);
+        let is_read = |table| table != 0 && geometry.is_aligned(table);
+        let tables = || l2_tables.iter().filter(|&(table, _)| is_read(table));
+        // Snapshots have copies of the disk's tables: what these tell is told once, of the disk.
+        let of_disk = tables().filter(|(_, by)| by.active > 0);
+        let others = tables().filter(|(_, by)| by.active == 0);
+        for (done, (table, _)) in (1..).zip(of_disk.chain(others)) {
+            self.emptied_in(table, leaks, told);
+            self.tables.view().report(done, l2_tables.len() as u64);
         }
         self.l2_tables = l2_tables;
     }
 
-    fn emptied_in(&mut self, table: u64, leaks: &[Range<u64>]) {
+    fn emptied_in(&mut self, table: u64, leaks: &[Range<u64>], told: &mut BTreeSet<u64>) {
         let (tables, format, bits) = (self.tables, self.tables.l2_format(), self.geometry.cluster_bits());
-        // The first entry behind all that are not empty, and the cluster behind the last one's.
-        let (mut behind, mut next) = (0, None);
+        // Behind all entries that are not empty.
+        let mut behind = 0;
         for run in tables.l2_runs(HostOffset(table)).filter(|run| run.first != L2Entry::default()) {
-            let host = run.first.host_cluster(&format).filter(|_| !run.first.is_compressed());
-            let first = host.map(|_| (run.first.raw & OFFSET_MASK) >> bits);
-            // What lies before the next cluster.
-            let run_before = first.and_then(|first| leaks.get(leaks.partition_point(|run| run.end < first)));
-            if let Some(leaked) = run_before.filter(|leaked| Some(leaked.end) == first) {
-                self.emptied(table, behind..run.index, leaked);
+            let empty = behind..run.index;
+            behind = run.index + run.count;
+            let is_many = empty.end - empty.start >= MANY;
+            if !is_many || run.first.is_compressed() || run.first.host_cluster(&format).is_none() {
+                continue;
             }
-            let last = run.entry(run.count - 1).raw & OFFSET_MASK;
-            (behind, next) = (run.index + run.count, first.map(|_| (last >> bits) + 1));
-        }
-        // What lies behind the last cluster.
-        let run_behind = next.and_then(|next| leaks.get(leaks.partition_point(|run| run.start < next)));
-        if let Some(leaked) = run_behind.filter(|leaked| Some(leaked.start) == next) {
-            self.emptied(table, behind..self.geometry.l2_entries(), leaked);
+            let cluster = (run.first.raw & OFFSET_MASK) >> bits;
+            let leaked = leaks.get(leaks.partition_point(|run| run.end < cluster));
+            let fits = |leaked: &&Range<u64>| {
+                let count = leaked.end - leaked.start;
+                leaked.end == cluster && count >= MANY && count <= empty.end - empty.start
+            };
+            if let Some(leaked) = leaked.filter(fits).filter(|leaked| told.insert(leaked.start)) {
+                self.emptied(table, &empty, leaked);
+            }
         }
     }
 
-    /// The entries are empty; if the clusters are as many, they are theirs. Those at the end of the file may be a crash's.
-    fn emptied(&mut self, table: u64, entries: Range<u64>, leaked: &Range<u64>) {
-        let count = entries.end - entries.start;
-        let is_inside = leaked.end < self.counts.end();
-        if count >= MANY && count == leaked.end - leaked.start && is_inside {
-            self.check.lost_mappings += 1;
-            let fault = L2Fault::Emptied { leaked: leaked.clone() };
-            let place = L2Place { table, index: entries.start };
-            self.problems.l2_run(fault, place, count, L2Entry::default(), self.findings);
-            self.problems.end_of_table(self.findings);
-        }
+    fn emptied(&mut self, table: u64, empty: &Range<u64>, leaked: &Range<u64>) {
+        let in_sector = SECTOR / self.geometry.l2_entry_size();
+        let are_sectors = empty.start.is_multiple_of(in_sector) && empty.end.is_multiple_of(in_sector);
+        let count = leaked.end - leaked.start;
+        let is_lost = are_sectors && count == empty.end - empty.start && self.geometry.version() >= 3;
+        self.check.lost_mappings += u64::from(is_lost);
+        let fault = L2Fault::Emptied { leaked: leaked.clone(), is_lost };
+        let place = L2Place { table, index: empty.end - count };
+        self.problems.l2_run(fault, place, count, L2Entry::default(), self.findings);
+        self.problems.end_of_table(self.findings);
     }
 }
 
@@ -68,58 +78,73 @@ mod tests {
     use std::ops::Range;
 
     use crate::check::{Check, Verdict};
-    use crate::generate::Qcow2;
+    use crate::generate::{Qcow2, Snapshot};
     use crate::qcow2::Tables;
     use crate::qcow2::check::check;
 
     const SIZE: u64 = 16 << 10;
+    const CLUSTERS: u64 = 300;
 
-    /// Checks an image of 96 clusters in a row, of whose only L2 table some entries were made 0.
-    fn emptied(image: Qcow2, entries: Range<u64>) -> Check {
-        let mut image = image.cluster_bits(14).data(0, vec![1; 96 * SIZE as usize]).build().unwrap();
+    /// A disk with so many clusters in a row.
+    fn disk() -> Qcow2 {
+        Qcow2::new(16 << 20).cluster_bits(14).allocate(0..CLUSTERS * SIZE)
+    }
+
+    /// Checks an image of whose L2 tables some entries were made 0.
+    fn emptied(image: &Qcow2, entries: Range<u64>) -> Check {
+        let mut image = image.build().unwrap();
         let tables = Tables::new(&image).unwrap();
-        let table = tables.l1_entry(tables.geometry().l1_table(), 0).unwrap().l2_table().0;
         let size = tables.geometry().l2_entry_size();
-        let (start, end) = (table + entries.start * size, table + entries.end * size);
-        image[start as usize..end as usize].fill(0);
+        let l1_tables = tables.snapshots().map(|snapshot| snapshot.unwrap().l1_table());
+        let l1_tables = l1_tables.chain([tables.geometry().l1_table()]);
+        let l2_tables: Vec<u64> = l1_tables.map(|l1| tables.l1_entry(l1, 0).unwrap().l2_table().0).collect();
+        for table in l2_tables {
+            let (start, end) = (table + entries.start * size, table + entries.end * size);
+            image[start as usize..end as usize].fill(0);
+        }
         check(&image).unwrap()
     }
 
+    #[track_caller]
+    fn assert_told(check: &Check, code: &str, entries: &Range<u64>) {
+        assert_eq!((check.leaks, check.corruptions), (entries.end - entries.start, 0));
+        let found = check.report.findings().iter().filter(|finding| finding.code == code);
+        let guest: Vec<_> = found.map(|finding| finding.guest.clone()).collect();
+        assert_eq!(guest, [Some(entries.start * SIZE..entries.end * SIZE)], "{:#?}", check.report);
+    }
+
     #[test]
-    fn a_part_of_a_table() {
-        for extended in [false, true] {
-            for entries in [0..16, 3..40, 20..95] {
-                let image = Qcow2::new(16 << 20).extended_l2(extended);
-                let check = emptied(image, entries.clone());
-                let count = entries.end - entries.start;
-                assert_eq!((check.leaks, check.corruptions, check.lost_mappings), (count, 0, 1));
-                let mut found = check.report.findings().iter();
-                let finding = found.find(|finding| finding.code == "emptied-entries").unwrap();
-                assert_eq!(finding.guest, Some(entries.start * SIZE..entries.end * SIZE));
-                assert_eq!(check.verdict(), Verdict::Corrupt);
-            }
+    fn sectors_of_a_table() {
+        for (extended, entries) in [(false, 0..64), (false, 64..256), (true, 32..64), (true, 0..288)] {
+            let check = emptied(&disk().extended_l2(extended), entries.clone());
+            assert_told(&check, "lost-entries", &entries);
+            assert_eq!((check.lost_mappings, check.verdict()), (1, Verdict::Corrupt));
         }
     }
 
-    /// The last entry of a table is followed by those of the next one.
-    #[test]
-    fn the_end_of_a_table() {
-        let disk = Qcow2::new(64 << 20).cluster_bits(14);
-        let mut image = disk.data((32 << 20) - 96 * SIZE, vec![1; 128 * SIZE as usize]).build().unwrap();
-        let tables = Tables::new(&image).unwrap();
-        let table = tables.l1_entry(tables.geometry().l1_table(), 0).unwrap().l2_table().0 as usize;
-        image[table + SIZE as usize - 20 * 8..table + SIZE as usize].fill(0);
-        let check = check(&image).unwrap();
-        assert_eq!((check.leaks, check.lost_mappings), (20, 1), "{:#?}", check.report);
-    }
-
-    /// The same might come of a crash: few entries, the last ones, and a discard in version 2.
+    /// A crash, or an unfinished discard, leaves the same.
     #[test]
     fn what_may_be_a_leak() {
-        let disk = || Qcow2::new(16 << 20);
-        for (image, entries) in [(disk(), 20..35), (disk(), 64..96), (disk().version(2), 20..60)] {
-            let check = emptied(image, entries.clone());
-            assert_eq!((check.leaks, check.verdict()), (entries.end - entries.start, Verdict::Leaks));
+        let disks = [(disk(), 16..32), (disk(), 64..129), (disk().version(2), 64..128)];
+        for (disk, entries) in disks {
+            let check = emptied(&disk, entries.clone());
+            assert_told(&check, "unlinked-clusters", &entries);
+            assert_eq!((check.lost_mappings, check.verdict()), (0, Verdict::Leaks));
         }
+        // Few, and the last ones: a crash, and a disk that was made smaller.
+        for entries in [64..79, 64..CLUSTERS] {
+            let check = emptied(&disk(), entries.clone());
+            assert_eq!((check.leaks, check.verdict()), (entries.end - entries.start, Verdict::Leaks));
+            assert!(!check.report.has("unlinked-clusters"));
+        }
+    }
+
+    /// The disk's table, and that of a snapshot that has other clusters beside these.
+    #[test]
+    fn a_copy_of_the_table_tells_nothing_more() {
+        let snapshot = disk().snapshot(Snapshot::new("1", "before")).data(299 * SIZE, b"new");
+        let check = emptied(&snapshot, 64..128);
+        assert_told(&check, "lost-entries", &(64..128));
+        assert_eq!(check.lost_mappings, 1);
     }
 }

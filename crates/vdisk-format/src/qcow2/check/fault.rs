@@ -104,6 +104,13 @@ pub(super) enum Fault {
         cluster: u64,
         entries: u64,
     },
+    /// L2 tables in which nothing is, and leaks that are not behind them.
+    EmptyTables {
+        first: u64,
+        count: u64,
+        /// Clusters.
+        leaked: u64,
+    },
     WithoutData {
         table: u64,
         clusters: Range<u64>,
@@ -152,9 +159,11 @@ pub(super) enum L2Fault {
     CompressedSubclusters,
     #[cfg(feature = "decompress")]
     Undecodable(String),
-    /// Empty, where clusters are leaked.
+    /// Empty, where as many clusters are leaked.
     Emptied {
         leaked: Range<u64>,
+        /// Whether nothing but a lost part of the table can have left that.
+        is_lost: bool,
     },
 }
 
@@ -162,7 +171,8 @@ impl Fault {
     pub(super) fn severity(&self) -> Severity {
         match self {
             Self::Refcounts { fault: RefcountFault::Leak { .. } | RefcountFault::TooHigh { .. }, .. }
-            | Self::L2Unread { .. } => Severity::Warning,
+            | Self::L2Unread { .. }
+            | Self::EmptyTables { .. } => Severity::Warning,
             _ => Severity::Error,
         }
     }
@@ -192,6 +202,7 @@ impl Fault {
             Self::LuksUnreadable { .. } => "luks-header",
             Self::Luks(problem) => problem.fault.code(),
             Self::LostTable { .. } => "lost-table",
+            Self::EmptyTables { .. } => "unlinked-clusters",
             Self::WithoutData { is_overwritten: false, .. } => "empty-table",
             Self::WithoutData { .. } => "overwritten-table",
         }
@@ -267,6 +278,13 @@ impl L1Fault {
 }
 
 impl L2Fault {
+    pub(super) fn severity(&self) -> Severity {
+        match self {
+            Self::Emptied { is_lost: false, .. } => Severity::Warning,
+            _ => Severity::Error,
+        }
+    }
+
     pub(super) fn code(&self) -> &'static str {
         match self {
             Self::Reserved => "l2-entry-reserved",
@@ -283,7 +301,8 @@ impl L2Fault {
             Self::CompressedSubclusters => "compressed-subclusters",
             #[cfg(feature = "decompress")]
             Self::Undecodable(_) => "compressed-undecodable",
-            Self::Emptied { .. } => "emptied-entries",
+            Self::Emptied { is_lost: true, .. } => "lost-entries",
+            Self::Emptied { .. } => "unlinked-clusters",
         }
     }
 }

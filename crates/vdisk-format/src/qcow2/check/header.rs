@@ -11,6 +11,8 @@ use crate::qcow2::extension::{AreaEnd, Content, Extension, ExtensionHeader, Feat
 use crate::qcow2::header::{Header, MAGIC, feature_bit_name, feature_field, known_fields};
 use crate::report::{Report, Severity};
 
+/// Longest name of a backing file's format that QEMU takes.
+const MAX_BACKING_FORMAT: u32 = 15;
 /// Longest name of a bitmap that QEMU takes, and most bytes of a bitmap's data.
 const MAX_BITMAP_NAME: u16 = 1023;
 const MAX_BITMAP_BYTES: u64 = 512 << 20;
@@ -288,6 +290,14 @@ fn one_extension(header: &Header<'_>, extension: &Extension<'_>, bound: u64, rep
             fixed(BitmapsExtension::SIZE, report);
             directory(header, &bitmaps, extension.data_offset().0, report);
         }
+        Ok(Content::BackingFormat(_)) if extension.length > MAX_BACKING_FORMAT => report.add(
+            Severity::Error,
+            "backing-format-size",
+            "backing format",
+            extension.offset.0 + 4,
+            format!("at most {MAX_BACKING_FORMAT} bytes, which QEMU takes"),
+            extension.length.to_string(),
+        ),
         Ok(Content::BackingFormat(_) | Content::DataFile(_) | Content::Unknown(_)) => {}
     }
 }

@@ -1,5 +1,6 @@
 //! Leaks that look like what a lost table has left behind: freed, they take the guest's data with them.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::fault::Fault;
@@ -26,12 +27,12 @@ impl Walk<'_, '_> {
         // With a data file, there are no data here that could be lost.
         if !self.geometry.data_file() {
             let leaks = std::mem::take(&mut self.leaks);
-            self.emptied_entries(&leaks);
-            self.without_data(&leaks);
+            let mut told = self.without_data(&leaks);
+            self.emptied_entries(&leaks, &mut told);
         }
     }
 
-    /// The leaked clusters that read as tables.
+    /// The leaked clusters that read as tables, and are none of stale bitmaps.
     pub(super) fn lost_tables(&self) -> Vec<LostTable> {
         let lost = LostTables { tables: self.tables, leaks: &self.leaks, surplus: &self.surplus };
         let bits = self.geometry.cluster_bits();
@@ -47,27 +48,43 @@ impl Walk<'_, '_> {
                 found.extend(lost.read(cluster, &mut buffer, &mut left));
             }
         }
+        if !found.is_empty() {
+            let stale = self.stale_bitmap_tables();
+            found.retain(|lost| !stale.iter().any(|table| table.contains(&lost.cluster)));
+        }
         found
     }
 
     /// L2 tables of the disk without an entry, or with something else over them or in them, and leaked clusters behind them,
-    /// where their data would be.
-    fn without_data(&mut self, leaks: &[Range<u64>]) {
+    /// where their data would be. Returns where these begin.
+    fn without_data(&mut self, leaks: &[Range<u64>]) -> BTreeSet<u64> {
         let empty = std::mem::take(&mut self.empty_tables).into_iter().map(|table| (table, false));
         let overwritten = std::mem::take(&mut self.overwritten_tables).into_iter().map(|table| (table, true));
         // Each once: one that something lies over may have no sound entry, or none at all.
         let mut tables: Vec<_> = empty.chain(overwritten).collect();
         tables.sort_unstable();
         tables.dedup_by_key(|(table, _)| *table);
+        let (mut told, mut others) = (BTreeSet::new(), Vec::new());
         for (table, is_overwritten) in tables {
             let behind = (table >> self.geometry.cluster_bits()) + 1;
             let next = leaks.partition_point(|run| run.end <= behind);
-            let Some(run) = leaks.get(next).filter(|run| run.start <= behind) else { continue };
-            if run.end - behind >= MANY {
-                let clusters = behind..run.end.min(behind + self.geometry.l2_entries());
-                self.lost(Fault::WithoutData { table, clusters, is_overwritten });
+            match leaks.get(next).filter(|run| run.start <= behind && run.end - behind >= MANY) {
+                // In version 2, a discard leaves empty tables.
+                Some(run) if (is_overwritten || self.geometry.version() >= 3) && told.insert(run.start) => {
+                    let clusters = behind..run.end.min(behind + self.geometry.l2_entries());
+                    self.lost(Fault::WithoutData { table, clusters, is_overwritten });
+                }
+                _ if !is_overwritten => others.push(table),
+                _ => {}
             }
         }
+        let untold = leaks.iter().filter(|run| !told.contains(&run.start));
+        let leaked = untold.map(|run| run.end - run.start).sum();
+        if let (Some(&first), MANY..) = (others.first(), leaked) {
+            self.problems
+                .add(Fault::EmptyTables { first, count: others.len() as u64, leaked }, self.findings);
+        }
+        told
     }
 
     fn lost(&mut self, fault: Fault) {

@@ -20,18 +20,18 @@ pub(super) struct Owners {
     /// By their starts and ends.
     ranges: BTreeMap<(u64, u64), Vec<Claim>>,
     /// What was told last, and of which range: of a table many entries may be wrong.
-    last: ((u64, u64), Vec<String>),
+    last: Option<((u64, u64), Vec<String>)>,
 }
 
 impl Owners {
     /// Looks for the owners of `ranges`, one for each finding. Where there are none, nothing is read.
     pub(super) fn new(tables: &Tables<'_>, ranges: impl Iterator<Item = Range<u64>>) -> Self {
-        let (mut findings, last) = (0, ((0, 0), Vec::new()));
+        let mut findings = 0;
         let ranges = ranges.inspect(|_| findings += 1);
         let mut ranges: BTreeMap<_, Vec<Claim>> =
             ranges.map(|clusters| ((clusters.start, clusters.end), Vec::new())).collect();
-        let Some((&(last_start, _), _)) = ranges.last_key_value() else { return Self { ranges, last } };
-        let mut wanted = ClusterSet::new(last_start.saturating_add(MOST_CLUSTERS));
+        let Some((&(last, _), _)) = ranges.last_key_value() else { return Self { ranges, last: None } };
+        let mut wanted = ClusterSet::new(last.saturating_add(MOST_CLUSTERS));
         for &(start, end) in ranges.keys() {
             wanted.insert(start, (end - start).min(MOST_CLUSTERS), |_| {});
         }
@@ -55,17 +55,19 @@ impl Owners {
             told.extend(full.into_iter().filter_map(|range| ranges.remove_entry(&range)));
         });
         ranges.append(&mut told);
-        Self { ranges, last }
+        Self { ranges, last: None }
     }
 
     /// Says in a finding about `clusters` whose they are, and the first part of the disk that is there.
     pub(super) fn name(&mut self, clusters: &Range<u64>, finding: &mut Finding) {
         let range = (clusters.start, clusters.end);
         let claims = self.ranges.get(&range).into_iter().flatten();
-        if self.last.0 != range {
-            self.last = (range, claims.clone().map(told).collect());
-        }
-        finding.owners.clone_from(&self.last.1);
+        let owners = match self.last.take() {
+            Some((of, owners)) if of == range => owners,
+            _ => claims.clone().map(told).collect(),
+        };
+        finding.owners.clone_from(&owners);
+        self.last = Some((range, owners));
         claims.clone().for_each(|claim| named::owner(&claim.owner, finding));
         finding.guest = claims.clone().find_map(|claim| claim.guest.clone());
     }

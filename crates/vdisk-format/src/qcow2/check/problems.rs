@@ -12,7 +12,7 @@ use crate::qcow2::geometry::{Area, Geometry};
 use crate::qcow2::l1_tables::L1Tables;
 use crate::qcow2::l2::L2Entry;
 use crate::qcow2::tables::Tables;
-use crate::report::{Finding, Severity};
+use crate::report::Finding;
 
 /// An entry of an L2 table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,7 +158,7 @@ impl L2Problem {
         let offset = table.saturating_add(index * tables.geometry().l2_entry_size());
         let bits = tables.geometry().cluster_bits();
         let (expected, found) = self.fault.expected_and_found(self.entry, bits);
-        Finding::new(Severity::Error, self.fault.code(), place, offset, expected, found)
+        Finding::new(self.fault.severity(), self.fault.code(), place, offset, expected, found)
     }
 
     /// Of the table.

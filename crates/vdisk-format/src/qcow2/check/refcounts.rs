@@ -224,9 +224,12 @@ pub(in crate::qcow2) fn stored_refcount(tables: &Tables<'_>, cluster: u64) -> Op
     is_readable(&tables.geometry(), entry.block().0).then(|| tables.refcount(cluster).unwrap_or(0))
 }
 
-/// Whether QEMU reads a refcount block there: it takes offsets for signed numbers.
+/// Where the largest file ends that QEMU reads of: its offsets are signed, and a multiple of its largest alignment.
+const MAX_LENGTH: u64 = (1 << 63) - (1 << 30);
+
+/// Whether QEMU reads a refcount block there.
 pub(in crate::qcow2) fn is_readable(geometry: &Geometry, block: u64) -> bool {
-    geometry.is_aligned(block) && block <= i64::MAX as u64
+    geometry.is_aligned(block) && block <= MAX_LENGTH - geometry.cluster_size()
 }
 
 /// References to clusters beyond what their refcounts can say: QEMU counts each.

@@ -33,7 +33,7 @@ impl L2Fault {
             Self::Undecodable(why) => {
                 return ("data that can be decoded".to_owned(), format!("{raw}: {why}"));
             }
-            Self::Emptied { leaked } => {
+            Self::Emptied { leaked, .. } => {
                 let found = format!("none, and as many leaked: {}", range(leaked, bits));
                 return ("clusters".to_owned(), found);
             }
@@ -194,6 +194,10 @@ impl Fault {
                     owned("nothing, for it is leaked"),
                     found,
                 )
+            }
+            Self::EmptyTables { first, count, leaked } => {
+                let found = format!("none in {count} such tables, and {leaked} leaked clusters in the file");
+                (format!("L2 table {first:#x}"), *first, owned("entries"), found)
             }
             Self::WithoutData { table, clusters, is_overwritten } => {
                 let what = if *is_overwritten { "those of something else" } else { "none" };

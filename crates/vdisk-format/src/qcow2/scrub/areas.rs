@@ -163,7 +163,10 @@ impl<'t, 'a> Areas<'t, 'a> {
             self.add(segment.area, Role::L1 { active: false });
             // A check does not look into tables that are too large, but who claims what they name is told.
             for (_, entry) in self.tables.l1_entries(segment.area) {
-                self.survey.l2_tables.add(entry.l2_table().0, Referrers::default());
+                let table = entry.l2_table().0;
+                if table < self.geometry.reach() {
+                    self.survey.l2_tables.add(table, Referrers::default());
+                }
             }
         }
     }

@@ -235,7 +235,7 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
 
     fn with_fixed(&mut self, at: u64, old: u64, mask: u64) -> u64 {
         let Some(fixed) = self.fixed.word(at).copied() else { return self.choose(at, old, mask) };
-        if old != 0 && fixed.filler == 0 && self.active.iter().any(|active| self.is_place(active, at, old)) {
+        if old != 0 && fixed.name == 0 && self.active.iter().any(|active| self.is_place(active, at, old)) {
             // It says where a cluster is, and nothing else, whatever else it is taken for.
             self.fixed.settle(at, old.to_be_bytes());
             return old;

@@ -16,6 +16,8 @@ pub(super) struct FixedWord {
     pub(super) exact: u8,
     /// A bit for each byte that may be any but what it was.
     pub(super) filler: u8,
+    /// A bit for each byte of a name: nothing of it may stay, whatever else it is taken for.
+    pub(super) name: u8,
     structure: Structure,
 }
 
@@ -25,7 +27,7 @@ impl FixedWord {
         Self { filler: 0, ..*self }.over(other, 0)
     }
 
-    /// Whether a byte of the name `old` is in `new`.
+    /// Whether a byte that may be any but what it was is that in `new`.
     pub(super) fn tells(&self, old: [u8; 8], new: [u8; 8]) -> bool {
         let mut bytes = old.into_iter().zip(new).enumerate();
         bytes.any(|(index, (old, new))| self.filler >> index & 1 != 0 && old == new && old != 0)
@@ -64,19 +66,37 @@ impl Fixed {
         }
     }
 
+    /// Decides the bytes of a name that others stand in for.
+    pub(super) fn put_stand_in(&mut self, at: u64, bytes: &[u8], structure: Structure) {
+        self.put(at, bytes, structure);
+        (at..).zip(bytes).for_each(|(at, _)| self.note_name(at));
+    }
+
+    fn note_name(&mut self, at: u64) {
+        if let Some(word) = self.words.get_mut(&(at / 8)) {
+            word.name |= 1 << (at % 8);
+        }
+    }
+
     /// Has `length` bytes replaced by whatever is not what they were.
     pub(super) fn fill(&mut self, at: u64, length: u64, structure: Structure) {
         for at in at..at.saturating_add(length) {
             if !self.barred.iter().any(|barred| barred.contains(&at)) {
                 self.byte(at, None, structure);
+                self.note_name(at);
             }
         }
     }
 
     fn byte(&mut self, at: u64, value: Option<u8>, structure: Structure) {
         let bit = 1u8 << (at % 8);
-        let word =
-            self.words.entry(at / 8).or_insert(FixedWord { bytes: [0; 8], exact: 0, filler: 0, structure });
+        let word = self.words.entry(at / 8).or_insert(FixedWord {
+            bytes: [0; 8],
+            exact: 0,
+            filler: 0,
+            name: 0,
+            structure,
+        });
         if (word.exact | word.filler) & bit != 0 {
             return;
         }

@@ -192,7 +192,7 @@ impl Records<'_> {
         }
     }
 
-    /// The bitmap directory.
+    /// The bitmap directories: also that of an extension which another one follows, for a check looks at its entries as well.
     pub(super) fn bitmaps(&mut self, header: &Header<'_>) {
         for extension in header.extensions().map_while(Result::ok) {
             if let Ok(Content::Bitmaps(bitmaps)) = extension.content() {

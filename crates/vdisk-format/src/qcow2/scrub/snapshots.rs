@@ -241,7 +241,11 @@ impl Records<'_> {
         }
         self.redacted.blanked += u64::from(snapshot.extra_data.len() as u64 > SnapshotExtra::SIZE);
         let id_at = extra_at + u64::from(fixed.extra_data_size);
-        self.fixed.put(id_at, &id, Structure::SnapshotTable);
+        if id == snapshot.id {
+            self.fixed.put(id_at, &id, Structure::SnapshotTable);
+        } else {
+            self.fixed.put_stand_in(id_at, &id, Structure::SnapshotTable);
+        }
         let behind = snapshot.name.len() as u64 + snapshot.id.len() as u64 - id.len() as u64;
         if self.options.keep_names {
             self.name(id_at + id.len() as u64, snapshot.name, Structure::SnapshotTable);
