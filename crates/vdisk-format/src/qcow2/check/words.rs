@@ -196,7 +196,8 @@ impl Fault {
                 )
             }
             Self::EmptyTables { first, count, leaked } => {
-                let found = format!("none in {count} such tables, and {leaked} leaked clusters in the file");
+                let tables = if *count > 1 { format!(", as in {} others", count - 1) } else { String::new() };
+                let found = format!("none{tables}, and {leaked} leaked clusters in the file");
                 (format!("L2 table {first:#x}"), *first, owned("entries"), found)
             }
             Self::WithoutData { table, clusters, is_overwritten } => {
