@@ -208,7 +208,8 @@ impl<'a> Image<'a> {
         let field = |offset: u64, width| number(self.bytes, at + offset, width);
         let (table, entries, flags) = (field(0, 8), field(8, 4), field(12, 4));
         let (kind, granularity, name, extra) = (field(16, 1), field(17, 1), field(18, 2), field(20, 4));
-        let is_one = table != 0 && self.is_aligned(table) && entries > 0 && flags <= 7 && kind == 1;
+        let has_size = entries > 0 && entries * self.cluster_size() <= 512 << 20;
+        let is_one = table != 0 && self.is_aligned(table) && has_size && flags <= 7 && kind == 1;
         let is_named = (9..=31).contains(&granularity) && (1..=1023).contains(&name) && extra == 0;
         (is_one && is_named).then(|| (table, entries * 8, at + (24 + name).next_multiple_of(8)))
     }

@@ -18,7 +18,7 @@ impl Walk<'_, '_> {
     ///
     /// A crash leaves such leaks where writes ended in another order than they began, and so does, in version 2, a discard
     /// that was not finished; in version 3 that leaves zero flags. But where whole sectors of a table are empty, and not an
-    /// entry more, they have been lost.
+    /// entry more, they seem to be lost.
     pub(super) fn emptied_entries(&mut self, leaks: &[Range<u64>], told: &mut BTreeSet<u64>) {
         if !leaks.iter().any(|run| run.end - run.start >= MANY) {
             return;

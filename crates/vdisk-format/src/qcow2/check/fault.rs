@@ -162,7 +162,7 @@ pub(super) enum L2Fault {
     /// Empty, where as many clusters are leaked.
     Emptied {
         leaked: Range<u64>,
-        /// Whether nothing but a lost part of the table can have left that.
+        /// Whether a part of the table seems to be lost, or it may be a crash's as well.
         is_lost: bool,
     },
 }

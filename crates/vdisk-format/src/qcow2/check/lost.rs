@@ -50,7 +50,7 @@ impl Walk<'_, '_> {
         }
         if !found.is_empty() {
             let stale = self.stale_bitmap_tables();
-            found.retain(|lost| !stale.iter().any(|table| table.contains(&lost.cluster)));
+            found.retain(|lost| !stale.intersects(lost.cluster, 1));
         }
         found
     }

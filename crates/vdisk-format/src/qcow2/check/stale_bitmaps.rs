@@ -1,62 +1,68 @@
 //! Bitmaps that nobody names any more, among the leaks: their tables read as lost ones, and no mapping is lost with them.
 
-use std::ops::Range;
+use std::ops::RangeInclusive;
 
 use super::walk::Walk;
+use crate::cluster_set::ClusterSet;
 use crate::limits::MAX_BITMAPS;
-use crate::qcow2::bitmap::{Bitmap, BitmapsExtension, KNOWN_FLAGS};
+use crate::qcow2::bitmap::{BitmapEntryHeader, BitmapsExtension, KNOWN_FLAGS};
 
-/// Type, granularity and length of a name that QEMU takes.
+/// Type, granularity, length of a name and bytes of data that QEMU takes.
 const DIRTY_TRACKING: u8 = 1;
-const GRANULARITY_BITS: std::ops::RangeInclusive<u8> = 9..=31;
-const NAME: std::ops::RangeInclusive<u16> = 1..=1023;
+const GRANULARITY_BITS: RangeInclusive<u8> = 9..=31;
+const NAME: RangeInclusive<u16> = 1..=1023;
+const MAX_BYTES: u64 = 512 << 20;
+/// So many leaked clusters are looked at.
+const MOST_CLUSTERS: usize = 1 << 19;
 
 impl Walk<'_, '_> {
     /// The clusters of the tables that bitmap directories name, if those are leaked, too: so they are left behind where a
     /// program that does not know bitmaps has written to the image, or where the extension was removed.
-    pub(super) fn stale_bitmap_tables(&self) -> Vec<Range<u64>> {
-        let bits = self.geometry.cluster_bits();
-        let view = self.tables.view();
-        let mut tables = Vec::new();
+    pub(super) fn stale_bitmap_tables(&self) -> ClusterSet {
+        let (geometry, view) = (self.geometry, self.tables.view());
+        let (bits, size) = (geometry.cluster_bits(), geometry.cluster_size());
+        let mut tables = ClusterSet::new(geometry.file_clusters());
+        let (mut clusters_left, mut bitmaps_left) = (MOST_CLUSTERS, MAX_BITMAPS);
         for run in &self.leaks {
             let end = run.end << bits;
             let mut at = run.start << bits;
-            while let Some(data) = view.next_data(at..end) {
+            while let Some(data) = view.next_data(at..end).filter(|_| clusters_left > 0) {
                 let start = data.start >> bits << bits;
-                at = start + self.geometry.cluster_size();
-                for bitmap in self.directory(start).take_while(|bitmap| bitmap.next.0 <= end) {
-                    tables.push(self.geometry.clusters(bitmap.fixed.table()));
-                    at = at.max(bitmap.next.0.next_multiple_of(self.geometry.cluster_size()));
+                at = start + size;
+                clusters_left -= 1;
+                let mut first = [0; BitmapEntryHeader::SIZE as usize];
+                let there = view.read(start, &mut first);
+                if !BitmapEntryHeader::parse(there, 0).is_ok_and(|fixed| self.is_bitmap(&fixed)) {
+                    continue;
                 }
-                view.was_read();
-                if tables.len() >= MAX_BITMAPS as usize {
-                    return tables;
+                let directory = BitmapsExtension {
+                    nb_bitmaps: bitmaps_left,
+                    bitmap_directory_offset: start,
+                    ..BitmapsExtension::default()
+                };
+                let bitmaps = directory.directory(view.bytes()).map_while(Result::ok);
+                for bitmap in bitmaps.take_while(|it| self.is_bitmap(&it.fixed) && it.next.0 <= end) {
+                    let table = geometry.clusters(bitmap.fixed.table());
+                    tables.insert(table.start, table.end - table.start, |_| {});
+                    at = at.max(bitmap.next.0.next_multiple_of(size));
+                    bitmaps_left -= 1;
                 }
             }
         }
         tables
     }
 
-    /// What begins at `at`, as far as it is a bitmap directory.
-    fn directory(&self, at: u64) -> impl Iterator<Item = Bitmap<'_>> {
-        let extension = BitmapsExtension {
-            nb_bitmaps: MAX_BITMAPS,
-            bitmap_directory_offset: at,
-            ..BitmapsExtension::default()
-        };
-        let bitmaps = extension.directory(self.tables.view().bytes()).map_while(Result::ok);
-        bitmaps.take_while(|bitmap| {
-            let fixed = &bitmap.fixed;
-            let is_table = fixed.bitmap_table_offset > 0
-                && self.geometry.is_aligned(fixed.bitmap_table_offset)
-                && fixed.bitmap_table_size > 0;
-            is_table
-                && fixed.flags & !KNOWN_FLAGS == 0
-                && fixed.type_ == DIRTY_TRACKING
-                && GRANULARITY_BITS.contains(&fixed.granularity_bits)
-                && NAME.contains(&fixed.name_size)
-                && fixed.extra_data_size == 0
-        })
+    /// Whether this may be what a bitmap directory has of a bitmap.
+    fn is_bitmap(&self, fixed: &BitmapEntryHeader) -> bool {
+        let bytes = u64::from(fixed.bitmap_table_size) * self.geometry.cluster_size();
+        fixed.bitmap_table_offset > 0
+            && self.geometry.is_aligned(fixed.bitmap_table_offset)
+            && (1..=MAX_BYTES).contains(&bytes)
+            && fixed.flags & !KNOWN_FLAGS == 0
+            && fixed.type_ == DIRTY_TRACKING
+            && GRANULARITY_BITS.contains(&fixed.granularity_bits)
+            && NAME.contains(&fixed.name_size)
+            && fixed.extra_data_size == 0
     }
 }
 
