@@ -523,7 +523,8 @@ impl<'a> Model<'a> {
                     continue;
                 }
                 let count: u64 = index - start;
-                let are_sectors = count > 0 && start % in_sector == 0 && index % in_sector == 0;
+                let is_large = count << self.image.cluster_bits >= 4 << 20;
+                let are_sectors = is_large && start % in_sector == 0 && index % in_sector == 0;
                 let has_cluster = entry.0 >> 62 & 1 == 0 && self.has_cluster(entry.0);
                 let first = ((entry.0 & OFFSET) >> self.image.cluster_bits).checked_sub(count);
                 if let Some(first) = first.filter(|_| are_sectors && has_cluster) {

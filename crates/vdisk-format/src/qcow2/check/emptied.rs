@@ -12,13 +12,16 @@ use crate::qcow2::l2::L2Entry;
 use crate::units::HostOffset;
 use crate::view::SECTOR;
 
+/// More than a guest or QEMU writes at once, as a rule: so many bytes are not left of one write.
+const MANY_BYTES: u64 = 4 << 20;
+
 impl Walk<'_, '_> {
     /// Looks for entries that name a cluster behind leaked ones, and are behind as many empty entries or more. Leaks whose
     /// starts are in `told` have been told of.
     ///
     /// A crash leaves such leaks where writes ended in another order than they began, and so does, in version 2, a discard
-    /// that was not finished; in version 3 that leaves zero flags. But where whole sectors of a table are empty, and not an
-    /// entry more, they seem to be lost.
+    /// that was not finished; in version 3 that leaves zero flags. But where whole sectors of a table are empty, not an
+    /// entry more, and they were for more than one write, they seem to be lost.
     pub(super) fn emptied_entries(&mut self, leaks: &[Range<u64>], told: &mut BTreeSet<u64>) {
         if !leaks.iter().any(|run| run.end - run.start >= MANY) {
             return;
@@ -63,7 +66,9 @@ impl Walk<'_, '_> {
         let in_sector = SECTOR / self.geometry.l2_entry_size();
         let are_sectors = empty.start.is_multiple_of(in_sector) && empty.end.is_multiple_of(in_sector);
         let count = leaked.end - leaked.start;
-        let is_lost = are_sectors && count == empty.end - empty.start && self.geometry.version() >= 3;
+        let is_all = count == empty.end - empty.start;
+        let is_large = count << self.geometry.cluster_bits() >= MANY_BYTES;
+        let is_lost = are_sectors && is_all && is_large && self.geometry.version() >= 3;
         self.check.lost_mappings += u64::from(is_lost);
         let fault = L2Fault::Emptied { leaked: leaked.clone(), is_lost };
         let place = L2Place { table, index: empty.end - count };
@@ -82,12 +87,12 @@ mod tests {
     use crate::qcow2::Tables;
     use crate::qcow2::check::check;
 
-    const SIZE: u64 = 16 << 10;
+    const SIZE: u64 = 64 << 10;
     const CLUSTERS: u64 = 300;
 
     /// A disk with so many clusters in a row.
     fn disk() -> Qcow2 {
-        Qcow2::new(16 << 20).cluster_bits(14).allocate(0..CLUSTERS * SIZE)
+        Qcow2::new(32 << 20).cluster_bits(16).allocate(0..CLUSTERS * SIZE)
     }
 
     /// Checks an image of whose L2 tables some entries were made 0.
@@ -115,7 +120,7 @@ mod tests {
 
     #[test]
     fn sectors_of_a_table() {
-        for (extended, entries) in [(false, 0..64), (false, 64..256), (true, 32..64), (true, 0..288)] {
+        for (extended, entries) in [(false, 0..64), (false, 64..256), (true, 32..96), (true, 0..288)] {
             let check = emptied(&disk().extended_l2(extended), entries.clone());
             assert_told(&check, "lost-entries", &entries);
             assert_eq!((check.lost_mappings, check.verdict()), (1, Verdict::Corrupt));
@@ -125,7 +130,12 @@ mod tests {
     /// A crash, or an unfinished discard, leaves the same.
     #[test]
     fn what_may_be_a_leak() {
-        let disks = [(disk(), 16..32), (disk(), 64..129), (disk().version(2), 64..128)];
+        let disks = [
+            (disk(), 16..32),
+            (disk(), 64..129),
+            (disk().extended_l2(true), 32..64),
+            (disk().version(2), 64..128),
+        ];
         for (disk, entries) in disks {
             let check = emptied(&disk, entries.clone());
             assert_told(&check, "unlinked-clusters", &entries);
