@@ -119,9 +119,9 @@ fn delete(image: &[u8], magic: Magic) -> Option<Vec<u8>> {
     Some(after)
 }
 
-/// Whether the extension's data are pointers, which random data make errors of.
+/// Whether the extension's data are pointers, or a name that may be too long, which random data make errors of.
 fn data_is_judged(magic: Magic) -> bool {
-    [Magic::BITMAPS, Magic::CRYPTO_HEADER].contains(&magic)
+    [Magic::BITMAPS, Magic::CRYPTO_HEADER, Magic::BACKING_FORMAT].contains(&magic)
 }
 
 /// One extension, without its place, which edits change.
