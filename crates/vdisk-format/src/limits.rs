@@ -21,6 +21,12 @@ pub const MAX_SNAPSHOTS: u32 = 65_536;
 /// The largest snapshot table that QEMU takes, in bytes: 1 KiB for each of the most snapshots.
 pub const MAX_SNAPSHOT_TABLE_BYTES: u64 = 1024 * MAX_SNAPSHOTS as u64;
 
+/// Longest name of a bitmap that QEMU takes, in bytes: its `BME_MAX_NAME_SIZE`.
+pub const MAX_BITMAP_NAME: u16 = 1023;
+
+/// Most bytes of a bitmap's data that QEMU takes: its `BME_MAX_PHYS_SIZE`.
+pub const MAX_BITMAP_BYTES: u64 = 512 << 20;
+
 /// Most bitmap table entries that one dump reads, over all bitmaps together.
 ///
 /// A 64 TiB disk tracked at 512 bytes in 64 KiB clusters needs 262,144; in 512 byte clusters, 128 GiB needs 65,536. As many

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use crate::error::Error;
 use crate::feature::FeatureGroup;
-use crate::limits::{BITMAP_GRANULARITY_BITS, CLUSTER_BITS, MAX_BACKING_FILE_NAME};
+use crate::limits::{
+    BITMAP_GRANULARITY_BITS, CLUSTER_BITS, MAX_BACKING_FILE_NAME, MAX_BITMAP_BYTES, MAX_BITMAP_NAME,
+};
 use crate::qcow2::bitmap::{Bitmap, BitmapsExtension};
 use crate::qcow2::extension::{AreaEnd, Content, Extension, ExtensionHeader, FeatureNames, Magic};
 use crate::qcow2::header::{Header, MAGIC, feature_bit_name, feature_field, known_fields};
@@ -13,9 +15,6 @@ use crate::report::{Report, Severity};
 
 /// Longest name of a backing file's format that QEMU takes.
 const MAX_BACKING_FORMAT: u32 = 15;
-/// Longest name of a bitmap that QEMU takes, and most bytes of a bitmap's data.
-const MAX_BITMAP_NAME: u16 = 1023;
-const MAX_BITMAP_BYTES: u64 = 512 << 20;
 /// Most entries of one kind that are told apart: beyond, a hostile header would only buy itself memory.
 const MAX_DISTINCT: usize = 4096;
 

@@ -224,7 +224,7 @@ pub(in crate::qcow2) fn stored_refcount(tables: &Tables<'_>, cluster: u64) -> Op
     is_readable(&tables.geometry(), entry.block().0).then(|| tables.refcount(cluster).unwrap_or(0))
 }
 
-/// Where the largest file ends that QEMU reads of: its offsets are signed, and a multiple of its largest alignment.
+/// Where the largest file ends that QEMU reads: its offsets are signed, and files a multiple of its largest alignment.
 const MAX_LENGTH: u64 = (1 << 63) - (1 << 30);
 
 /// Whether QEMU reads a refcount block there.

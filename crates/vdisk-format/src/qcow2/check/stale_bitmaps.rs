@@ -1,17 +1,12 @@
 //! Bitmaps that nobody names any more, among the leaks: their tables read as lost ones, and no mapping is lost with them.
 
-use std::ops::RangeInclusive;
-
 use super::walk::Walk;
 use crate::cluster_set::ClusterSet;
-use crate::limits::MAX_BITMAPS;
+use crate::limits::{BITMAP_GRANULARITY_BITS, MAX_BITMAP_BYTES, MAX_BITMAP_NAME, MAX_BITMAPS};
 use crate::qcow2::bitmap::{BitmapEntryHeader, BitmapsExtension, KNOWN_FLAGS};
 
-/// Type, granularity, length of a name and bytes of data that QEMU takes.
+/// The only type of bitmaps.
 const DIRTY_TRACKING: u8 = 1;
-const GRANULARITY_BITS: RangeInclusive<u8> = 9..=31;
-const NAME: RangeInclusive<u16> = 1..=1023;
-const MAX_BYTES: u64 = 512 << 20;
 /// So many leaked clusters are looked at.
 const MOST_CLUSTERS: usize = 1 << 19;
 
@@ -57,11 +52,11 @@ impl Walk<'_, '_> {
         let bytes = u64::from(fixed.bitmap_table_size) * self.geometry.cluster_size();
         fixed.bitmap_table_offset > 0
             && self.geometry.is_aligned(fixed.bitmap_table_offset)
-            && (1..=MAX_BYTES).contains(&bytes)
+            && (1..=MAX_BITMAP_BYTES).contains(&bytes)
             && fixed.flags & !KNOWN_FLAGS == 0
             && fixed.type_ == DIRTY_TRACKING
-            && GRANULARITY_BITS.contains(&fixed.granularity_bits)
-            && NAME.contains(&fixed.name_size)
+            && BITMAP_GRANULARITY_BITS.contains(&fixed.granularity_bits)
+            && (1..=MAX_BITMAP_NAME).contains(&fixed.name_size)
             && fixed.extra_data_size == 0
     }
 }
@@ -75,7 +70,7 @@ mod tests {
     use crate::qcow2::check::check;
     use crate::qcow2::{Header, Tables};
 
-    /// With tables of one entry and of several clusters, and a directory that takes several.
+    /// In clusters of 512 bytes, the directory has several.
     #[test]
     fn tables_of_stale_bitmaps_are_no_lost_tables() {
         for cluster_bits in [9, 12] {
