@@ -543,6 +543,36 @@ fn bitmaps_that_were_dropped_are_leaks() {
     }
 }
 
+/// A format's name that QEMU takes, and one that it does not.
+#[test]
+fn a_backing_format_that_is_too_long() {
+    for (length, status) in [(15, 0), (16, 2)] {
+        let folder = scratch();
+        let path = folder.path().join("image");
+        qemu::create(&path, "", "1M");
+        qcow2(&path, &["add-header-ext", "0xE2792ACA", &"a".repeat(length)]).expect(0);
+        let (found, document) = json(&path, &["check"]);
+        assert_eq!((found, has(&document, "backing-format-size")), (Some(status), status == 2), "{length}");
+        assert_eq!(try_img(&["check", "-f", "qcow2", text(&path)]).status.success(), status == 0);
+    }
+}
+
+/// Refcount blocks behind what QEMU reads are errors of the check; before that, they lie outside the file.
+#[test]
+fn refcount_blocks_where_nobody_reads() {
+    for block in [0x7fff_ffff_bfff_0000, 0x7fff_ffff_c000_0000u64] {
+        let folder = scratch();
+        let path = folder.path().join("image");
+        qemu::create(&path, "", "1M");
+        let bytes = Bytes::read(&path);
+        let table = bytes.u64(at::REFCOUNT_TABLE_OFFSET) as usize;
+        bytes.with_u64(table, block).write(&path);
+        let (_, document) = json(&path, &["check"]);
+        let (ours, theirs) = (Counts::of(None, &document), qemu::counts(&path));
+        assert_eq!(ours, Counts { status: None, ..theirs }, "{block:#x}");
+    }
+}
+
 /// The advice is for what was found, and is true: what `qemu-img check -r all` is said to repair, it repairs.
 #[test]
 fn what_to_do_next() {
