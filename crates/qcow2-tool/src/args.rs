@@ -166,6 +166,7 @@ pub enum Command {
     #[command(after_help = format!("{OWNER_EXAMPLES}\n\n{EXIT_STATUS_HELP}"))]
     Owner {
         /// The byte, an offset in the file: such as 65536, 0x10000 or 64k
+        #[arg(allow_negative_numbers = true)]
         offset: String,
         /// Say it even though the image does not begin as a qcow2 image
         #[arg(long)]
@@ -177,6 +178,7 @@ pub enum Command {
     #[command(after_help = format!("{EXPLAIN_EXAMPLES}\n\n{EXIT_STATUS_HELP}"))]
     Explain {
         /// The byte, an offset in the file: such as 65536, 0x10000 or 64k
+        #[arg(allow_negative_numbers = true)]
         offset: String,
         /// Say it even though the image does not begin as a qcow2 image
         #[arg(long)]

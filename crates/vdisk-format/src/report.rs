@@ -45,9 +45,10 @@ pub struct Finding {
     /// Places in the bitmap directory, from 0, of the bitmaps that are concerned.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
     pub bitmaps: Vec<u32>,
-    /// The part of the virtual disk that is concerned, in bytes; where there are several, the first of them.
-    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
-    pub guest: Option<Range<u64>>,
+    /// The parts of the virtual disk that are concerned, in bytes and in order: all of a faulty entry's, else those of the
+    /// `owners`. Of a table that many L1 entries name, those of the first four.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
+    pub guest: Vec<Range<u64>>,
 }
 
 impl Finding {
@@ -69,17 +70,32 @@ impl Finding {
             owners: Vec::new(),
             snapshots: Vec::new(),
             bitmaps: Vec::new(),
-            guest: None,
+            guest: Vec::new(),
         }
     }
+}
+
+/// Parts of a disk in order, those that touch as one.
+pub(crate) fn joined(parts: impl IntoIterator<Item = Range<u64>>) -> Vec<Range<u64>> {
+    let mut parts: Vec<_> = parts.into_iter().collect();
+    parts.sort_unstable_by_key(|part| (part.start, part.end));
+    parts.dedup_by(|next, last| {
+        let touches = next.start <= last.end;
+        if touches {
+            last.end = last.end.max(next.end);
+        }
+        touches
+    });
+    parts
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { code, place, offset, expected, found, .. } = self;
         write!(f, "{place} at offset {offset}: expected {expected}, found {found}")?;
-        if let Some(guest) = &self.guest {
-            write!(f, "; disk {:#x}-{:#x}", guest.start, guest.end)?;
+        for (number, part) in self.guest.iter().enumerate() {
+            let before = if number == 0 { "; disk " } else { ", " };
+            write!(f, "{before}{:#x}-{:#x}", part.start, part.end)?;
         }
         if !self.owners.is_empty() {
             write!(f, "; owners: {}", self.owners.join("; "))?;
@@ -135,5 +151,16 @@ impl Report {
         found: impl Into<String>,
     ) {
         self.push(Finding::new(severity, code, place, offset, expected, found));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::joined;
+
+    #[test]
+    fn parts_that_touch_are_one() {
+        assert_eq!(joined([8..9, 0..4, 2..3, 4..6, 8..9, 1..2]), [0..6, 8..9]);
+        assert_eq!(joined([]), []);
     }
 }

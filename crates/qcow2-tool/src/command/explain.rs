@@ -49,7 +49,10 @@ fn part(out: &mut Out, offset: HostOffset, part: &Part) -> io::Result<()> {
     let place = part.place;
     write!(out, "{offset}: ")?;
     subject(out, part)?;
-    writeln!(out, "\n  {} at {}-{:#x}", bytes(place.length), place.offset, place.end())?;
+    writeln!(out)?;
+    if !matches!(part.subject, Subject::PastEnd) {
+        writeln!(out, "  {} at {}-{:#x}", bytes(place.length), place.offset, place.end())?;
+    }
     // Of the others there is nothing to be valid.
     let is_checked = !matches!(
         part.subject,

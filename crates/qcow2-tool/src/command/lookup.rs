@@ -8,21 +8,23 @@ use vdisk_format::qcow2::{Header, Snapshot, Tables};
 
 /// Refuses what does not begin as a qcow2 image: what tables of something else say means nothing.
 pub(super) fn expect_qcow2(path: &Path, image: &[u8]) -> Outcome {
-    let magic = Header::parse(image).map_err(|error| Failure::from(error).about(path))?.v2.magic;
-    if magic == MAGIC {
-        return Ok(());
-    }
-    let path = path.display();
-    let found = format!("magic at offset 0x0: expected {MAGIC:#x}, found {magic:#x}");
-    Err(Failure::failed(format!("{path}: {found}: no qcow2 image")))
+    other_magic(path, image)?.map_or(Ok(()), Err)
 }
 
-/// The same, for the commands that have an option to go on.
+/// The same, for the commands that have an option to go on; not without a header.
 pub(super) fn expect_qcow2_unless(force: bool, path: &Path, image: &[u8]) -> Outcome {
-    if force {
-        return Ok(());
+    match other_magic(path, image)? {
+        Some(failure) if !force => Err(failure.with_hint("to go on, use --force")),
+        _ => Ok(()),
     }
-    expect_qcow2(path, image).map_err(|failure| failure.with_hint("to go on, use --force"))
+}
+
+/// What is wrong with the header's first field.
+fn other_magic(path: &Path, image: &[u8]) -> Outcome<Option<Failure>> {
+    let magic = Header::parse(image).map_err(|error| Failure::from(error).about(path))?.v2.magic;
+    let path = path.display();
+    let found = format!("magic at offset 0x0: expected {MAGIC:#x}, found {magic:#x}");
+    Ok((magic != MAGIC).then(|| Failure::failed(format!("{path}: {found}: no qcow2 image"))))
 }
 
 /// The snapshot with this ID; else the first one with this name, as for QEMU.

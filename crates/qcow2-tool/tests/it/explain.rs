@@ -53,6 +53,11 @@ fn entries_of_tables_and_what_they_lead_to() {
     says(directory + 24, &["bitmap directory entry, name: 'b0'"]);
     says(bytes.u64(usize::try_from(directory).unwrap()), &["entry 0 of the table of bitmap 0"]);
     says(bytes.0.len() as u64 + 512, &["the file ends before it"]);
+    let last = qcow2(&image, &["explain", "0xffffffffffffffff"]).expect(0).out();
+    let said = "0xffffffffffffffff: nothing: the file ends before it\ncluster 36028797018963967: nobody";
+    assert!(last.starts_with(said), "{last}");
+    let refused = "error: offset: expected bytes, such as 65536, 0x10000 or 64k, found '-1'\n";
+    assert_eq!(qcow2(&image, &["explain", "-1"]).expect(64).err(), refused);
 }
 
 #[test]

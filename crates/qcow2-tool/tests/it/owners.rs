@@ -7,6 +7,8 @@ use crate::support::tables::{COPIED, OFFSET};
 use serde_json::Value;
 use std::path::Path;
 use test_support::scratch::{scratch, text};
+use vdisk_format::generate::{Qcow2, Snapshot};
+use vdisk_format::qcow2::Tables;
 
 /// 4 KiB clusters, so that an L2 table is for 2 MiB; data from 0 to 3 MiB.
 fn base(path: &Path) -> Bytes {
@@ -25,7 +27,7 @@ fn two_snapshots(path: &Path) -> Bytes {
     Bytes::read(path)
 }
 
-/// The owners that the findings about the cluster at `offset` name, and the range of the disk.
+/// The owners that the findings about the cluster at `offset` name, and the parts of the disk.
 fn told(path: &Path, offset: usize) -> Vec<(Vec<String>, Value)> {
     let (status, document) = json(path, &["check"]);
     assert_eq!(status, Some(2), "{document:#}");
@@ -37,8 +39,8 @@ fn told(path: &Path, offset: usize) -> Vec<(Vec<String>, Value)> {
     told
 }
 
-fn guest(start: u64, end: u64) -> Value {
-    serde_json::json!({ "start": start, "end": end })
+fn guest<const N: usize>(parts: [(u64, u64); N]) -> Value {
+    parts.map(|(start, end)| serde_json::json!({ "start": start, "end": end })).into_iter().collect()
 }
 
 #[test]
@@ -54,8 +56,9 @@ fn an_l2_table_overwritten_by_a_refcount_block() {
         assert!(owners.iter().any(|owner| owner.starts_with("L2 table of L1 entry 1, disk ")), "{owners:?}");
         assert!(owners.iter().any(|owner| owner == "refcount block 0"), "{owners:?}");
         // All that the table is for, or what one of its entries is.
-        let (start, end) = (range["start"].as_u64().unwrap(), range["end"].as_u64().unwrap());
+        let (start, end) = (range[0]["start"].as_u64().unwrap(), range[0]["end"].as_u64().unwrap());
         assert!(start >= 2 << 20 && end <= 4 << 20 && start < end, "{range}");
+        assert_eq!(range.as_array().map(Vec::len), Some(1), "{range}");
     }
 }
 
@@ -70,7 +73,7 @@ fn a_cluster_that_is_data_and_an_l2_table() {
         let data = format!("data (L2 table {:#x} of L1 entry 0, entry 5), disk 0x5000-0x6000", bytes.l2(0));
         assert!(owners.contains(&data), "{owners:?}");
         assert!(owners.iter().any(|owner| owner.starts_with("L2 table of L1 entry 1, disk ")), "{owners:?}");
-        assert!(range == guest(0x5000, 0x6000) || range == guest(2 << 20, 4 << 20), "{range}");
+        assert_eq!(range, guest([(0x5000, 0x6000), (2 << 20, 4 << 20)]));
     }
 }
 
@@ -91,7 +94,7 @@ fn two_snapshots_that_share_a_wrong_table() {
         assert!(owners.contains(&format!("L2 table of {}, disk 0x0-0x200000", both(0))), "{owners:?}");
         let data = format!("data (L2 table {table:#x} of {}, entry 0), disk 0x200000-0x201000", both(1));
         assert!(owners.contains(&data), "{owners:?}");
-        assert!(range == guest(2 << 20, (2 << 20) + 4096) || range == guest(0, 2 << 20), "{range}");
+        assert_eq!(range, guest([(0, (2 << 20) + 4096)]));
     }
 }
 
@@ -118,7 +121,7 @@ fn two_snapshots_that_share_an_l1_table() {
     assert_eq!(snapshots, [0, 1], "{found:#}");
 }
 
-/// The first finding with `code`: where it is, its owners, and the range of the disk.
+/// The first finding with `code`: where it is, its owners, and the parts of the disk.
 fn first(path: &Path, code: &str) -> (String, Value, Value) {
     let (_, document) = json(path, &["check"]);
     let findings = document["findings"].as_array().unwrap();
@@ -146,7 +149,7 @@ fn entries_of_a_table_that_only_snapshots_have() {
                 "L2 table of L1 entry 1 of snapshot 0 and L1 entry 1 of snapshot 1, disk 0x200000-0x400000"
             ])
         );
-        assert_eq!(range, guest(0x20_3000, 0x20_5000));
+        assert_eq!(range, guest([(0x20_3000, 0x20_5000)]));
     }
     let document = json(&path, &["check"]).1;
     let snapshots = serde_json::json!([
@@ -168,7 +171,11 @@ fn an_entry_of_a_snapshots_l1_table() {
     {
         bytes.clone().with_u64(second + 8, entry).write(&path);
         let (place, _, range) = first(&path, code);
-        assert_eq!((place.as_str(), range), ("L1 entry 1 of snapshot 1", guest(2 << 20, 4 << 20)), "{code}");
+        assert_eq!(
+            (place.as_str(), range),
+            ("L1 entry 1 of snapshot 1", guest([(2 << 20, 4 << 20)])),
+            "{code}"
+        );
     }
 }
 
@@ -190,6 +197,54 @@ fn all_owners_of_a_range_of_clusters() {
         owner.starts_with("data (") && owner.contains("entries 0-") && owner.contains(", disk 0x0-")
     };
     assert!(owners.iter().any(is_data), "{owners:?}");
+}
+
+#[test]
+fn owners_beyond_eight_are_others() {
+    let folder = scratch();
+    let path = folder.path().join("image");
+    let bytes = base(&path);
+    let (entry, host) = (bytes.l2_entry(0), bytes.host(0));
+    // So many entries name the first one's cluster; none of them follows another.
+    let with = |count: usize| {
+        let entries = (1..count).map(|index| entry + 16 * index);
+        let image = entries.fold(bytes.clone(), |image, at| image.with_u64(at, host as u64 | COPIED));
+        image.write(&path);
+        let told = told(&path, host);
+        let (owners, guest) = told.first().cloned().unwrap();
+        (owners.len(), owners.last().cloned().unwrap(), guest.as_array().map(Vec::len))
+    };
+    let (count, last, parts) = with(8);
+    assert_eq!((count, parts), (8, Some(8)));
+    assert!(last.starts_with("data ("), "{last}");
+    assert_eq!(with(9), (9, "others".to_owned(), Some(8)));
+}
+
+#[test]
+fn snapshots_beyond_forty_are_in_the_document() {
+    let folder = scratch();
+    let path = folder.path().join("image");
+    let wanted = (1..=41).fold(Qcow2::new(1 << 20).data(0, b"data"), |wanted, id| {
+        wanted.snapshot(Snapshot::new(id.to_string(), format!("s{id}")))
+    });
+    let image = wanted.build().unwrap();
+    let l1_tables = Tables::new(&image).unwrap().snapshots();
+    let l1_tables: Vec<_> = l1_tables.map(|snapshot| snapshot.unwrap().l1_table()).collect();
+    let with = |count: usize| {
+        let places = l1_tables.iter().take(count).map(|l1| usize::try_from(l1.offset.0).unwrap());
+        // A reserved bit in each.
+        places
+            .fold(Bytes(image.clone()), |image, at| image.clone().with_u64(at, image.u64(at) | 1))
+            .write(&path);
+        let named = json(&path, &["check"]).1["snapshots"].as_array().map(Vec::len);
+        (named, qcow2(&path, &["check"]).expect(2).out())
+    };
+    let (named, text) = with(40);
+    assert!(text.ends_with("snapshot 39: ID 40, name 's40'\n"), "{text}");
+    assert_eq!(named, Some(40));
+    let (named, text) = with(41);
+    assert!(text.ends_with("name 's40'\n… and more snapshots; --json names up to 256\n"), "{text}");
+    assert_eq!(named, Some(41));
 }
 
 #[test]

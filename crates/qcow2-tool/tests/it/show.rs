@@ -326,6 +326,14 @@ fn what_is_no_qcow2_image_is_looked_at_when_forced() {
     for line in [&["owner", "1"][..], &["explain", "1"], &["show", "l1"], &["check"]] {
         assert!(qcow2(&image, line).expect(1).err().contains("no qcow2 image"), "{line:?}");
     }
+    // Without a header, no option helps.
+    fs::write(&image, [b'c'; 71]).unwrap();
+    for line in [&["owner", "1"][..], &["explain", "1"], &["show", "l1"], &["check"], &["map"]] {
+        let refused = qcow2(&image, line).expect(1).err();
+        assert!(refused.contains("header at offset 0x0: needs 72 bytes, the file has 71 there"), "{refused}");
+        assert!(!refused.contains("--force"), "{refused}");
+        assert_eq!(qcow2(&image, &[line, &["--force"]].concat()).expect(1).err(), refused);
+    }
 }
 
 /// Snapshots may have names that look like options.

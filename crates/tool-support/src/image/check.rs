@@ -187,6 +187,9 @@ fn text(out: &mut Out, checked: &Checked<'_>) -> Outcome {
             out.name(name.as_bytes())?;
             out.write_all(b"'\n")?;
         }
+        if named.len() > MAX_SHOWN {
+            writeln!(out, "… and more {kind}s; --json names up to 256")?;
+        }
     }
     Ok(())
 }

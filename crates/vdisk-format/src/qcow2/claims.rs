@@ -193,7 +193,7 @@ pub fn claims(tables: &Tables<'_>, wanted: &dyn Fn(u64, u64) -> bool, visit: &mu
     for (table, l1_entries) in l1_tables.l2_tables(tables, is_told) {
         let is_free = geometry.is_aligned(table) || table >= geometry.file_length();
         if is_free || unaligned_left > 0 {
-            walk.l2_table(table, l1_entries, l1_tables.window(&l1_entries));
+            walk.l2_table(table, l1_entries, l1_tables.window(l1_entries.first));
             unaligned_left -= u64::from(!is_free);
         }
     }

@@ -187,9 +187,20 @@ impl L1Tables {
         })
     }
 
-    /// What an L2 table is for that `places` name: of the first of them.
-    pub(in crate::qcow2) fn window(&self, places: &L1Places) -> Option<Window> {
-        let L1Place { snapshot, index } = places.first;
+    /// What `count` entries from `first` on are for, of an L2 table that `places` name: of each of those that are known.
+    pub(in crate::qcow2) fn guest<'l>(
+        &'l self,
+        geometry: &'l Geometry,
+        places: &'l L1Places,
+        first: u64,
+        count: u64,
+    ) -> impl Iterator<Item = Range<u64>> + 'l {
+        places.iter().filter_map(move |place| self.window(place)?.guest(geometry, first, count))
+    }
+
+    /// What an L2 table is for that the entry at `place` names.
+    pub(in crate::qcow2) fn window(&self, place: L1Place) -> Option<Window> {
+        let L1Place { snapshot, index } = place;
         let number = snapshot.map_or(Some(0), |snapshot| usize::try_from(snapshot).ok()?.checked_add(1))?;
         let disk_size = self.tables.get(number)?.disk_size;
         Some(Window { index, disk_size })

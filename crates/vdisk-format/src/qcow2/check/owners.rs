@@ -6,8 +6,10 @@ use std::ops::Range;
 use super::named;
 use crate::cluster_set::ClusterSet;
 use crate::qcow2::claims::{Claim, Owner, claims};
+use crate::qcow2::geometry::Geometry;
+use crate::qcow2::l1_tables::L1Tables;
 use crate::qcow2::tables::Tables;
-use crate::report::Finding;
+use crate::report::{Finding, joined};
 
 /// Most owners that a finding names, and most that all findings name, if they have more than two each.
 const MOST_OWNERS: usize = 8;
@@ -17,10 +19,20 @@ const MOST_CLUSTERS: u64 = 64;
 
 /// Ranges of clusters, and who claims something there.
 pub(super) struct Owners {
+    geometry: Geometry,
     /// By their starts and ends.
     ranges: BTreeMap<(u64, u64), Vec<Claim>>,
+    /// Most that a finding names: of more than these, one claim more is kept.
+    most: usize,
     /// What was told last, and of which range: of a table many entries may be wrong.
-    last: Option<((u64, u64), Vec<String>)>,
+    last: Option<((u64, u64), Told)>,
+}
+
+/// What a finding says of the owners of its range.
+#[derive(Clone)]
+struct Told {
+    owners: Vec<String>,
+    guest: Vec<Range<u64>>,
 }
 
 impl Owners {
@@ -30,13 +42,15 @@ impl Owners {
         let ranges = ranges.inspect(|_| findings += 1);
         let mut ranges: BTreeMap<_, Vec<Claim>> =
             ranges.map(|clusters| ((clusters.start, clusters.end), Vec::new())).collect();
-        let Some((&(last, _), _)) = ranges.last_key_value() else { return Self { ranges, last: None } };
+        let most = (MOST_TOGETHER / findings.max(1)).clamp(2, MOST_OWNERS);
+        let geometry = tables.geometry();
+        let Some((&(last, _), _)) = ranges.last_key_value() else {
+            return Self { geometry, ranges, most, last: None };
+        };
         let mut wanted = ClusterSet::new(last.saturating_add(MOST_CLUSTERS));
         for &(start, end) in ranges.keys() {
             wanted.insert(start, (end - start).min(MOST_CLUSTERS), |_| {});
         }
-        let most = (MOST_TOGETHER / findings.max(1)).clamp(2, MOST_OWNERS);
-        let geometry = tables.geometry();
         let mut told = BTreeMap::new();
         claims(tables, &|first, count| wanted.intersects(first, count), &mut |claim| {
             let clusters = geometry.clusters(claim.area);
@@ -47,7 +61,7 @@ impl Owners {
                     let bytes = start << geometry.cluster_bits()..end.saturating_mul(geometry.cluster_size());
                     claims.push(claim.within(&bytes, geometry.cluster_size()));
                 }
-                if claims.len() >= most {
+                if claims.len() > most {
                     full.push((start, end));
                 }
             }
@@ -55,21 +69,39 @@ impl Owners {
             told.extend(full.into_iter().filter_map(|range| ranges.remove_entry(&range)));
         });
         ranges.append(&mut told);
-        Self { ranges, last: None }
+        Self { geometry, ranges, most, last: None }
     }
 
-    /// Says in a finding about `clusters` whose they are, and the first part of the disk that is there.
-    pub(super) fn name(&mut self, clusters: &Range<u64>, finding: &mut Finding) {
+    /// Says in a finding about `clusters` whose they are, and which parts of the disk are there.
+    pub(super) fn name(&mut self, clusters: &Range<u64>, l1_tables: &L1Tables, finding: &mut Finding) {
         let range = (clusters.start, clusters.end);
-        let claims = self.ranges.get(&range).into_iter().flatten();
-        let owners = match self.last.take() {
-            Some((of, owners)) if of == range => owners,
-            _ => claims.clone().map(told).collect(),
+        let claims = self.ranges.get(&range).map_or(&[][..], Vec::as_slice);
+        let (named, others) = claims.split_at(claims.len().min(self.most));
+        named.iter().for_each(|claim| named::owner(&claim.owner, finding));
+        let told = match self.last.take() {
+            Some((of, told)) if of == range => told,
+            _ => {
+                let others = others.iter().map(|_| "others".to_owned());
+                Told {
+                    owners: named.iter().map(told).chain(others).collect(),
+                    guest: joined(named.iter().flat_map(|claim| self.guest(claim, l1_tables))),
+                }
+            }
         };
-        finding.owners.clone_from(&owners);
-        self.last = Some((range, owners));
-        claims.clone().for_each(|claim| named::owner(&claim.owner, finding));
-        finding.guest = claims.clone().find_map(|claim| claim.guest.clone());
+        finding.owners.clone_from(&told.owners);
+        finding.guest.clone_from(&told.guest);
+        self.last = Some((range, told));
+    }
+
+    /// The parts of the disk that are in what is claimed, for each L1 entry that is known.
+    fn guest(&self, claim: &Claim, l1_tables: &L1Tables) -> Vec<Range<u64>> {
+        let (l1_entries, index, count) = match &claim.owner {
+            Owner::L2Table { l1_entries } => (l1_entries, 0, self.geometry.l2_entries()),
+            Owner::Data { index, count, l1_entries, .. } => (l1_entries, *index, *count),
+            Owner::Compressed { index, l1_entries, .. } => (l1_entries, *index, 1),
+            _ => return Vec::new(),
+        };
+        l1_tables.guest(&self.geometry, l1_entries, index, count).collect()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::qcow2::geometry::{Area, Geometry};
 use crate::qcow2::l1_tables::L1Tables;
 use crate::qcow2::l2::L2Entry;
 use crate::qcow2::tables::Tables;
-use crate::report::Finding;
+use crate::report::{Finding, joined};
 
 /// An entry of an L2 table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl Problems {
             let mut finding = fault.finding(tables);
             named::fault(fault, &mut finding);
             if let Some(clusters) = fault.contested(&geometry) {
-                owners.name(&clusters, &mut finding);
+                owners.name(&clusters, &l1_tables, &mut finding);
             }
             if let Fault::L1Entry { at, .. } = fault
                 && let Some(places) = l1_tables.places(*at)
@@ -112,8 +112,7 @@ impl Problems {
                 let entries = geometry.l2_entries();
                 finding.place = places.to_string();
                 named::places(&places, &mut finding);
-                finding.guest =
-                    l1_tables.window(&places).and_then(|window| window.guest(&geometry, 0, entries));
+                finding.guest = joined(l1_tables.guest(&geometry, &places, 0, entries));
             }
             // Whose table it is has been said.
             if fault.is_in_table() && finding.owners.len() == 1 {
@@ -132,10 +131,12 @@ impl Problems {
         };
         for problem in &self.in_l2_tables {
             let mut finding = problem.finding(tables);
-            owners.name(&problem.clusters(&geometry), &mut finding);
-            let window = l2_tables.get(&problem.place.table).and_then(|places| l1_tables.window(places));
-            finding.guest =
-                window.and_then(|window| window.guest(&geometry, problem.place.index, problem.count));
+            owners.name(&problem.clusters(&geometry), &l1_tables, &mut finding);
+            let (index, count) = (problem.place.index, problem.count);
+            let places = l2_tables.get(&problem.place.table);
+            let parts =
+                places.into_iter().flat_map(|places| l1_tables.guest(&geometry, places, index, count));
+            finding.guest = joined(parts);
             findings.push(finding);
         }
     }

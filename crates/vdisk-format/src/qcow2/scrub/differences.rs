@@ -20,7 +20,7 @@ pub struct Difference {
 
 /// How the checks of an image and of its [copy](super::scrub) differ; not at all, as a rule.
 ///
-/// Two findings are the same if they have the same code, severity, place, guest's range and owners. Their words for what was
+/// Two findings are the same if they have the same code, severity, place, parts of the disk and owners. Their words for what was
 /// expected and found may differ: they name values, and the copy has others that are wrong in the same way. So may
 /// [`last_in_data_file`](Check::last_in_data_file), if it is behind the end of the disk.
 ///
@@ -73,9 +73,9 @@ fn counts(check: &Check) -> [(&'static str, u64); 11] {
 }
 
 /// What makes a finding the one that it is.
-type Identity<'c> = (&'static str, Severity, &'c str, Option<(u64, u64)>, &'c [String]);
+type Identity<'c> = (&'static str, Severity, &'c str, Vec<(u64, u64)>, &'c [String]);
 
 fn identity(finding: &Finding) -> Identity<'_> {
-    let guest = finding.guest.as_ref().map(|guest| (guest.start, guest.end));
+    let guest = finding.guest.iter().map(|part| (part.start, part.end)).collect();
     (finding.code, finding.severity, &finding.place, guest, &finding.owners)
 }
