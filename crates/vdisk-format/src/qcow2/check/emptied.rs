@@ -114,8 +114,8 @@ mod tests {
     fn assert_told(check: &Check, code: &str, entries: &Range<u64>) {
         assert_eq!((check.leaks, check.corruptions), (entries.end - entries.start, 0));
         let found = check.report.findings().iter().filter(|finding| finding.code == code);
-        let guest: Vec<_> = found.flat_map(|finding| finding.guest.clone()).collect();
-        assert_eq!(guest, [entries.start * SIZE..entries.end * SIZE], "{:#?}", check.report);
+        let guest: Vec<_> = found.flat_map(|finding| &finding.guest).collect();
+        assert_eq!(guest, [&(entries.start * SIZE..entries.end * SIZE)], "{:#?}", check.report);
     }
 
     #[test]
