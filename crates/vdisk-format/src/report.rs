@@ -5,6 +5,9 @@ use std::ops::Range;
 
 use crate::units::HostOffset;
 
+/// Most parts of a disk that a finding's text names.
+const MAX_SHOWN: usize = 8;
+
 /// How bad a [`Finding`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
@@ -93,9 +96,12 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { code, place, offset, expected, found, .. } = self;
         write!(f, "{place} at offset {offset}: expected {expected}, found {found}")?;
-        for (number, part) in self.guest.iter().enumerate() {
+        for (number, part) in self.guest.iter().take(MAX_SHOWN).enumerate() {
             let before = if number == 0 { "; disk " } else { ", " };
             write!(f, "{before}{:#x}-{:#x}", part.start, part.end)?;
+        }
+        if self.guest.len() > MAX_SHOWN {
+            write!(f, " and {} more", self.guest.len() - MAX_SHOWN)?;
         }
         if !self.owners.is_empty() {
             write!(f, "; owners: {}", self.owners.join("; "))?;

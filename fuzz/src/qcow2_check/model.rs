@@ -450,6 +450,10 @@ impl<'a> Model<'a> {
         let mut found = in_file.filter(|&n| self.leaked(n) && self.reads_as_table(n)).count();
         // With a data file, there are no data here that could be lost.
         if !self.image.data_file() {
+            let ends = self.l2_tables.keys().map(|table| table.saturating_add(self.image.cluster_size()));
+            let missing = ends.filter(|&end| end > self.image.length()).count();
+            let leaked = (0..self.clusters).filter(|&cluster| self.leaked(cluster)).count();
+            found += missing.saturating_sub(found).min(leaked / 16);
             let mut runs = self.emptied();
             for (&table, &(times, active)) in &self.l2_tables {
                 let behind = (table >> self.image.cluster_bits) + 1;

@@ -511,6 +511,35 @@ fn leaks_that_are_lost_mappings() {
     }
 }
 
+/// A copy of an image that was interrupted at its last table.
+#[test]
+fn leaks_whose_table_was_cut_off() {
+    for kept in [0, 4096] {
+        let folder = scratch();
+        let path = folder.path().join("image");
+        qemu::create(&path, "", "4G");
+        qemu::io(&path, &["write -P 1 0 4k", "write -P 1 600M 10M"]);
+        let bytes = Bytes::read(&path);
+        let (table, end) = (bytes.l2(1), bytes.0.len());
+        let entries = bytes.0[table..][..kept].to_vec();
+        // The table is the last cluster now, and its old place is free.
+        let refcount = bytes.place(bytes.refcount_table());
+        let bytes = bytes.clone().with_u64(bytes.l1() + 8, end as u64 | COPIED);
+        let mut bytes =
+            bytes.with(refcount + table / 65536 * 2, &[0; 2]).with(refcount + end / 65536 * 2, &[0, 1]);
+        bytes.0.extend(entries);
+        bytes.write(&path);
+        let (status, document) = json(&path, &["check"]);
+        let theirs = qemu::counts(&path);
+        assert_eq!(Counts::of(status, &document), Counts { status: Some(2), ..theirs });
+        assert_eq!((theirs.leaks, &document["lost-mappings"]), (160, &1.into()), "{document:#}");
+        let missing = document["findings"].as_array().unwrap().iter();
+        let missing: Vec<_> = missing.filter(|finding| finding["code"] == "missing-table").collect();
+        assert!(missing.len() == 1 && missing[0]["guest"][0]["start"] == 512 << 20, "{document:#}");
+        assert!(qcow2(&path, &["check"]).out().contains("do not free the leaks"));
+    }
+}
+
 /// The same of fewer entries may be what a crash left.
 #[test]
 fn leaks_that_may_be_lost_mappings() {

@@ -1,5 +1,6 @@
 //! [`Fault`]: all that can be wrong with an image's tables, as a check notes it.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::walk::Region;
@@ -104,6 +105,13 @@ pub(super) enum Fault {
         cluster: u64,
         entries: u64,
     },
+    /// L2 tables that the file does not have, or not all of, and leaks.
+    MissingTables {
+        /// Their offsets, and the first entry that names each.
+        tables: BTreeMap<u64, u64>,
+        /// Clusters.
+        leaked: u64,
+    },
     /// L2 tables in which nothing is, and leaks that are not behind them.
     EmptyTables {
         first: u64,
@@ -202,6 +210,7 @@ impl Fault {
             Self::LuksUnreadable { .. } => "luks-header",
             Self::Luks(problem) => problem.fault.code(),
             Self::LostTable { .. } => "lost-table",
+            Self::MissingTables { .. } => "missing-table",
             Self::EmptyTables { .. } => "unlinked-clusters",
             Self::WithoutData { is_overwritten: false, .. } => "empty-table",
             Self::WithoutData { .. } => "overwritten-table",

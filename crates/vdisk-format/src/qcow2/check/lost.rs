@@ -21,12 +21,14 @@ pub(super) const MANY: u64 = 16;
 impl Walk<'_, '_> {
     /// Looks for tables among the leaked clusters, and for leaks where the clusters of empty entries and tables would be.
     pub(super) fn lost_mappings(&mut self) {
-        for LostTable { cluster, entries, .. } in self.lost_tables() {
+        let found = self.lost_tables();
+        for &LostTable { cluster, entries, .. } in &found {
             self.lost(Fault::LostTable { cluster, entries });
         }
         // With a data file, there are no data here that could be lost.
         if !self.geometry.data_file() {
             let leaks = std::mem::take(&mut self.leaks);
+            self.missing_tables(&leaks, found.len() as u64);
             let mut told = self.without_data(&leaks);
             self.emptied_entries(&leaks, &mut told);
         }
@@ -55,10 +57,24 @@ impl Walk<'_, '_> {
         found
     }
 
+    /// L2 tables that the file does not have, as when its end was cut off, and leaked clusters that they may have named. Some
+    /// of them have been `found` elsewhere.
+    fn missing_tables(&mut self, leaks: &[Range<u64>], found: u64) {
+        let leaked = leaks.iter().map(|run| run.end - run.start).sum();
+        let tables = std::mem::take(&mut self.missing_tables);
+        let missing = (tables.len() as u64).saturating_sub(found).min(leaked / MANY);
+        if missing > 0 {
+            self.check.lost_mappings += missing;
+            self.problems.add(Fault::MissingTables { tables, leaked }, self.findings);
+        }
+    }
+
     /// L2 tables of the disk without an entry, or with something else over them or in them, and leaked clusters behind them,
     /// where their data would be. Returns where these begin.
     fn without_data(&mut self, leaks: &[Range<u64>]) -> BTreeSet<u64> {
-        let empty = std::mem::take(&mut self.empty_tables).into_iter().map(|table| (table, false));
+        let (file, size) = (self.geometry.file_length(), self.geometry.cluster_size());
+        let empty = std::mem::take(&mut self.empty_tables).into_iter();
+        let empty = empty.filter(|table| table.saturating_add(size) <= file).map(|table| (table, false));
         let overwritten = std::mem::take(&mut self.overwritten_tables).into_iter().map(|table| (table, true));
         // Each once: one that something lies over may have no sound entry, or none at all.
         let mut tables: Vec<_> = empty.chain(overwritten).collect();
@@ -235,6 +251,52 @@ mod tests {
         let check = check(&image).unwrap();
         assert!(check.report.has("overwritten-table"), "{:#?}", check.report);
         assert_eq!(check.lost_mappings, 1);
+    }
+
+    /// Two tables at the end of a file that was cut off there, or within the first of them.
+    #[test]
+    fn tables_that_the_file_has_lost() {
+        let disk =
+            Qcow2::new(64 << 20).cluster_bits(14).data(0, vec![1; 1 << 18]).data(32 << 20, vec![2; 1 << 18]);
+        let whole = disk.build().unwrap();
+        let l1 = Tables::new(&whole).unwrap().geometry().l1_table();
+        let tables = Tables::new(&whole).unwrap();
+        let old: Vec<_> = tables.l1_entries(l1).map(|(_, entry)| entry.l2_table().0).collect();
+        for cut in [0, 1 << 13] {
+            let mut image = whole.clone();
+            let end = image.len() as u64;
+            for (number, &table) in (0..).zip(&old) {
+                set(&mut image, l1.offset.0 + number * 8, 1 << 63 | (end + (number << 14)));
+                image[table as usize..][..1 << 14].fill(0);
+            }
+            image.resize(image.len() + cut, 0);
+            let found = check(&image).unwrap();
+            assert_eq!((found.leaks, found.lost_mappings), (2 * 17, 2), "{:#?}", found.report);
+            let missing: Vec<_> =
+                found.report.findings().iter().filter(|finding| finding.code == "missing-table").collect();
+            assert!(missing.len() == 1 && missing[0].guest == [0..64 << 20], "{missing:#?}");
+            assert!(!found.report.has("unlinked-clusters"));
+            // One that is elsewhere in the file has been found.
+            let (from, to) = (old[0] as usize, old[1] as usize);
+            image[from..from + (1 << 14)].copy_from_slice(&whole[from..from + (1 << 14)]);
+            assert_eq!(check(&image).unwrap().lost_mappings, 2);
+            image[to..to + (1 << 14)].copy_from_slice(&whole[to..to + (1 << 14)]);
+            let found = check(&image).unwrap();
+            assert!(found.lost_mappings == 2 && !found.report.has("missing-table"), "{:#?}", found.report);
+        }
+    }
+
+    /// A few leaks are a crash's.
+    #[test]
+    fn a_table_that_had_little() {
+        let mut image = Qcow2::new(1 << 20).cluster_bits(14).data(0, vec![1; 14 << 14]).build().unwrap();
+        let l1 = Tables::new(&image).unwrap().geometry().l1_table();
+        let table = Tables::new(&image).unwrap().l1_entry(l1, 0).unwrap().l2_table().0;
+        let end = image.len() as u64;
+        set(&mut image, l1.offset.0, 1 << 63 | end);
+        image[table as usize..][..1 << 14].fill(0);
+        let check = check(&image).unwrap();
+        assert_eq!((check.leaks, check.lost_mappings), (15, 0), "{:#?}", check.report);
     }
 
     #[test]

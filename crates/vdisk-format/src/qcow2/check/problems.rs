@@ -114,6 +114,12 @@ impl Problems {
                 named::places(&places, &mut finding);
                 finding.guest = joined(l1_tables.guest(&geometry, &places, 0, entries));
             }
+            if let Fault::MissingTables { tables, .. } = fault {
+                let places: Vec<_> = tables.values().filter_map(|&at| l1_tables.places(at)).collect();
+                let entries = geometry.l2_entries();
+                let parts = places.iter().flat_map(|places| l1_tables.guest(&geometry, places, 0, entries));
+                finding.guest = joined(parts);
+            }
             // Whose table it is has been said.
             if fault.is_in_table() && finding.owners.len() == 1 {
                 finding.owners.clear();

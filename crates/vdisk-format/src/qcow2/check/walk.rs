@@ -1,9 +1,11 @@
 //! [`Walk`]: the tables are visited, each once, and who refers to which cluster is counted.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::fault::{Fault, L1Fault};
 use super::l2_tables::{L2Tables, Referrers};
+use super::lost::MOST_RUNS;
 use super::problems::Problems;
 use super::snapshots::{SnapshotEntries, SnapshotEntry};
 use crate::check::{Check, Findings};
@@ -38,6 +40,8 @@ pub(super) struct Walk<'t, 'a> {
     pub(super) leaks: Vec<Range<u64>>,
     /// Those that have more of a refcount than references: somebody else may have had them, too.
     pub(super) surplus: Vec<Range<u64>>,
+    /// L2 tables that the file does not have, or not all of; and the first entry that names each.
+    pub(super) missing_tables: BTreeMap<u64, u64>,
     /// L2 tables of the disk as it is in which nothing is.
     pub(super) empty_tables: Vec<u64>,
     /// And those that something else lies over, or in which nothing is an entry.
@@ -85,6 +89,7 @@ impl<'t, 'a> Walk<'t, 'a> {
             reader: Reader::default(),
             leaks: Vec::new(),
             surplus: Vec::new(),
+            missing_tables: BTreeMap::new(),
             empty_tables: Vec::new(),
             overwritten_tables: Vec::new(),
         }
@@ -162,6 +167,9 @@ impl<'t, 'a> Walk<'t, 'a> {
             let table = entry.l2_table().0;
             let is_copied = by.active > 0 && entry.copied();
             let area = Area::new(table, self.geometry.cluster_size());
+            if area.end() > self.geometry.file_length() && self.missing_tables.len() < MOST_RUNS {
+                self.missing_tables.entry(table).or_insert(at);
+            }
             if !self.claim(area, times, is_copied) {
                 self.check.corruptions += times;
                 self.problems

@@ -195,6 +195,14 @@ impl Fault {
                     found,
                 )
             }
+            Self::MissingTables { tables, leaked } => {
+                let first = tables.first_key_value().map_or(0, |(&table, _)| table);
+                let end = first.saturating_add(geometry.cluster_size());
+                let others =
+                    if tables.len() > 1 { format!(", {} others", tables.len() - 1) } else { String::new() };
+                let found = format!("its end at {end:#x}{others}, and {leaked} leaked clusters");
+                (format!("L2 table {first:#x}"), first, in_file(), found)
+            }
             Self::EmptyTables { first, count, leaked } => {
                 let tables = if *count > 1 { format!(", as in {} others", count - 1) } else { String::new() };
                 let found = format!("none{tables}, and {leaked} leaked clusters in the file");
