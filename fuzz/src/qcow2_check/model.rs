@@ -54,6 +54,8 @@ pub(super) struct Model<'a> {
     tables: Vec<Table>,
     /// L2 tables: how often each is referred to, and whether by the active L1 table.
     l2_tables: BTreeMap<u64, (u64, bool)>,
+    /// Where L1 entries are that name tables which the file does not have whole, and whether the disk's.
+    missing_tables: BTreeSet<(bool, u64)>,
 }
 
 /// The result of a walk that an image with too many entries ends.
@@ -72,6 +74,7 @@ impl<'a> Model<'a> {
             clusters: image.length().div_ceil(image.cluster_size()),
             tables: Vec::new(),
             l2_tables: BTreeMap::new(),
+            missing_tables: BTreeSet::new(),
         };
         model.found.total_clusters = (image.size / 512 * 512).div_ceil(image.cluster_size());
         model.region((0, image.cluster_size()), false)?;
@@ -167,12 +170,15 @@ impl<'a> Model<'a> {
 
     fn l1_table(&mut self, part: Part, active: bool) -> Walked {
         self.region(part, true)?;
-        for (_, entry) in self.image.entries(part) {
+        for (at, entry) in self.image.entries(part) {
             self.work(1)?;
             if entry == 0 {
                 continue;
             }
             let table = entry & OFFSET;
+            if table.saturating_add(self.image.cluster_size()) > self.image.length() {
+                self.missing_tables.insert((active, at));
+            }
             self.corrupt(entry & !(OFFSET | COPIED) != 0);
             self.claim((table, self.image.cluster_size()), active && entry & COPIED != 0)?;
             self.corrupt(!self.image.is_aligned(table));
@@ -450,8 +456,8 @@ impl<'a> Model<'a> {
         let mut found = in_file.filter(|&n| self.leaked(n) && self.reads_as_table(n)).count();
         // With a data file, there are no data here that could be lost.
         if !self.image.data_file() {
-            let ends = self.l2_tables.keys().map(|table| table.saturating_add(self.image.cluster_size()));
-            let missing = ends.filter(|&end| end > self.image.length()).count();
+            let of_disk = self.missing_tables.iter().filter(|(active, _)| *active).count();
+            let missing = if of_disk > 0 { of_disk } else { self.missing_tables.len() };
             let leaked = (0..self.clusters).filter(|&cluster| self.leaked(cluster)).count();
             found += missing.saturating_sub(found).min(leaked / 16);
             let mut runs = self.emptied();

@@ -1,9 +1,8 @@
 //! [`Fault`]: all that can be wrong with an image's tables, as a check notes it.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::walk::Region;
+use super::walk::{Missing, Region};
 use crate::qcow2::claims::Owner;
 use crate::qcow2::crypto::LuksProblem;
 use crate::qcow2::geometry::{Area, Geometry};
@@ -107,8 +106,7 @@ pub(super) enum Fault {
     },
     /// L2 tables that the file does not have, or not all of, and leaks.
     MissingTables {
-        /// Their offsets, and the first entry that names each.
-        tables: BTreeMap<u64, u64>,
+        entries: Vec<Missing>,
         /// Clusters.
         leaked: u64,
     },

@@ -114,8 +114,12 @@ impl Problems {
                 named::places(&places, &mut finding);
                 finding.guest = joined(l1_tables.guest(&geometry, &places, 0, entries));
             }
-            if let Fault::MissingTables { tables, .. } = fault {
-                let places: Vec<_> = tables.values().filter_map(|&at| l1_tables.places(at)).collect();
+            if let Fault::MissingTables { entries, .. } = fault {
+                let places: Vec<_> = entries.iter().filter_map(|entry| l1_tables.places(entry.at)).collect();
+                if let Some(first) = places.first() {
+                    finding.place = first.to_string();
+                }
+                places.iter().for_each(|places| named::places(places, &mut finding));
                 let entries = geometry.l2_entries();
                 let parts = places.iter().flat_map(|places| l1_tables.guest(&geometry, places, 0, entries));
                 finding.guest = joined(parts);

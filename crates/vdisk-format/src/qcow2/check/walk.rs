@@ -1,6 +1,5 @@
 //! [`Walk`]: the tables are visited, each once, and who refers to which cluster is counted.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::fault::{Fault, L1Fault};
@@ -40,8 +39,8 @@ pub(super) struct Walk<'t, 'a> {
     pub(super) leaks: Vec<Range<u64>>,
     /// Those that have more of a refcount than references: somebody else may have had them, too.
     pub(super) surplus: Vec<Range<u64>>,
-    /// L2 tables that the file does not have, or not all of; and the first entry that names each.
-    pub(super) missing_tables: BTreeMap<u64, u64>,
+    /// L1 entries that name tables which the file does not have, or not all of: those of the disk, else of snapshots.
+    pub(super) missing_tables: Vec<Missing>,
     /// L2 tables of the disk as it is in which nothing is.
     pub(super) empty_tables: Vec<u64>,
     /// And those that something else lies over, or in which nothing is an entry.
@@ -63,6 +62,14 @@ impl Other {
         let is_whole = !matches!(owner, Header | BitmapData { .. } | CryptoHeader | SnapshotTable);
         Self { area, is_whole }
     }
+}
+
+/// An L1 entry whose table is not in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Missing {
+    pub(super) at: u64,
+    pub(super) table: u64,
+    is_active: bool,
 }
 
 /// A table that is no L2 table, or another part of the file that is not the guest's.
@@ -89,7 +96,7 @@ impl<'t, 'a> Walk<'t, 'a> {
             reader: Reader::default(),
             leaks: Vec::new(),
             surplus: Vec::new(),
-            missing_tables: BTreeMap::new(),
+            missing_tables: Vec::new(),
             empty_tables: Vec::new(),
             overwritten_tables: Vec::new(),
         }
@@ -167,8 +174,8 @@ impl<'t, 'a> Walk<'t, 'a> {
             let table = entry.l2_table().0;
             let is_copied = by.active > 0 && entry.copied();
             let area = Area::new(table, self.geometry.cluster_size());
-            if area.end() > self.geometry.file_length() && self.missing_tables.len() < MOST_RUNS {
-                self.missing_tables.entry(table).or_insert(at);
+            if area.end() > self.geometry.file_length() {
+                self.missing(Missing { at, table, is_active: by.active > 0 });
             }
             if !self.claim(area, times, is_copied) {
                 self.check.corruptions += times;
@@ -194,6 +201,14 @@ impl<'t, 'a> Walk<'t, 'a> {
             if table < self.geometry.reach() {
                 self.l2_tables.add(table, by);
             }
+        }
+    }
+
+    /// Those of the disk come first: what snapshots have is mostly the same.
+    fn missing(&mut self, entry: Missing) {
+        let is_wanted = self.missing_tables.first().is_none_or(|first| first.is_active == entry.is_active);
+        if is_wanted && self.missing_tables.len() < MOST_RUNS {
+            self.missing_tables.push(entry);
         }
     }
 

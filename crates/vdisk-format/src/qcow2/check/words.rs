@@ -195,13 +195,13 @@ impl Fault {
                     found,
                 )
             }
-            Self::MissingTables { tables, leaked } => {
-                let first = tables.first_key_value().map_or(0, |(&table, _)| table);
-                let end = first.saturating_add(geometry.cluster_size());
-                let others =
-                    if tables.len() > 1 { format!(", {} others", tables.len() - 1) } else { String::new() };
-                let found = format!("its end at {end:#x}{others}, and {leaked} leaked clusters");
-                (format!("L2 table {first:#x}"), first, in_file(), found)
+            Self::MissingTables { entries, leaked } => {
+                let (at, table) = entries.first().map_or((0, 0), |first| (first.at, first.table));
+                let more =
+                    if entries.len() > 1 { format!(", {} more", entries.len() - 1) } else { String::new() };
+                let expected = format!("an L2 table in the file of {:#x} bytes", geometry.file_length());
+                let found = format!("one at {table:#x}{more}, and {leaked} leaked clusters");
+                (owned("L1 entry"), at, expected, found)
             }
             Self::EmptyTables { first, count, leaked } => {
                 let tables = if *count > 1 { format!(", as in {} others", count - 1) } else { String::new() };
