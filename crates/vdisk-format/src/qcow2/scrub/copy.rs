@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::areas::{Areas, Numbers, Role};
 use super::facts::{Facts, Judge};
-use super::fixed::{FILLERS, Fixed};
+use super::fixed::{Decided, FILLERS, Fixed};
 use super::records::Records;
 use super::refcounts::{RefcountWord, StandIns};
 use super::{Options, Redacted, Scrubbed, Structure};
@@ -122,7 +122,7 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         self.active = vec![self.begin(numbers)];
         for (index, entry) in self.tables.l1_entries(area).take(MOST_ODD) {
             let at = numbers.start + index * 8;
-            let new = self.choose(at, entry.0, u64::MAX);
+            let new = self.choose(at, entry.0, self.fixed.decided(at));
             self.fixed.put(at, &new.to_be_bytes(), structure);
         }
         self.active.clear();
@@ -174,10 +174,11 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
             self.visits = self.visits.saturating_sub((end - at) / 8 * self.active.len() as u64);
             self.range(at..end)?;
             for active in self.active.extract_if(.., |active| active.numbers.end <= end) {
-                if let Some(room) = active.room
-                    && active.entries.into_iter().flatten().any(Entries::are_a_table)
-                {
-                    (self.put)(room, &NO_ENTRY.to_be_bytes())?;
+                if active.entries.into_iter().flatten().any(Entries::are_a_table) {
+                    match active.room {
+                        Some(room) => (self.put)(room, &NO_ENTRY.to_be_bytes())?,
+                        None => self.redacted.unsettled += 1,
+                    }
                 }
             }
             at = end;
@@ -224,29 +225,29 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
             // What the file's end cuts short reads as if zeroes followed.
             let mut word = [0; 8];
             word.iter_mut().zip(&*place).for_each(|(to, from)| *to = *from);
-            let mask = u64::MAX << (8 * (8 - place.len()));
+            let free = Decided { free: u64::MAX << (8 * (8 - place.len())), bits: 0 };
             let old = u64::from_be_bytes(word);
-            let new = if has_fixed { self.with_fixed(at, old, mask) } else { self.choose(at, old, mask) };
+            let new = if has_fixed { self.with_fixed(at, old, free) } else { self.choose(at, old, free) };
             self.went_by(at, old, new);
             place.iter_mut().zip(new.to_be_bytes()).for_each(|(to, from)| *to = from);
         }
         self.active.iter_mut().for_each(|active| active.next_at = end);
     }
 
-    fn with_fixed(&mut self, at: u64, old: u64, mask: u64) -> u64 {
-        let Some(fixed) = self.fixed.word(at).copied() else { return self.choose(at, old, mask) };
+    fn with_fixed(&mut self, at: u64, old: u64, free: Decided) -> u64 {
+        let Some(fixed) = self.fixed.word(at).copied() else { return self.choose(at, old, free) };
         if old != 0 && fixed.name == 0 && self.active.iter().any(|active| self.is_place(active, at, old)) {
             // It says where a cluster is, and nothing else, whatever else it is taken for.
             self.fixed.settle(at, old.to_be_bytes());
             return old;
         }
         let is_whole = fixed.exact | fixed.filler == u8::MAX;
-        let rest = if is_whole { 0 } else { self.choose(at, old, mask) }.to_be_bytes();
+        let rest = if is_whole { 0 } else { self.choose(at, old, free) }.to_be_bytes();
         let with = |filler| u64::from_be_bytes(fixed.over(rest, filler));
         let settled = FILLERS.into_iter().map(with).find(|&word| self.all_accept(at, old, word));
         let word = settled.unwrap_or_else(|| {
             // No name, then, but what stands in for the entry that it is to others.
-            let instead = self.choose(at, old, mask).to_be_bytes();
+            let instead = self.choose(at, old, free).to_be_bytes();
             let word = u64::from_be_bytes(fixed.exactly_over(instead));
             let is_settled = self.all_accept(at, old, word) && !fixed.tells(old.to_be_bytes(), instead);
             self.redacted.unsettled += u64::from(!is_settled);
@@ -256,22 +257,23 @@ impl<'t, 'a, W: FnMut(u64, &[u8]) -> Result<()>> Copy<'t, 'a, W> {
         word
     }
 
-    /// What is copied of a word, in the bytes of `mask`.
-    fn choose(&mut self, at: u64, old: u64, mask: u64) -> u64 {
+    /// What is copied of a word of which some bits are decided.
+    fn choose(&mut self, at: u64, old: u64, decided: Decided) -> u64 {
         let is_public = |active: &Active| self.is_public(active, at, old);
-        if old == 0 || self.active.iter().any(is_public) && self.all_accept(at, old, old) {
+        let may_stay = old == 0 || self.active.iter().any(is_public) && self.all_accept(at, old, old);
+        if may_stay && decided.over(old) == old {
             return old;
         }
-        let mut best = (0, 0);
+        let mut best = (0, decided.over(0));
         for active in &self.active {
             let offers = self.offers(active, at, old);
-            best = self.best(best, offers.into_iter().map(|offer| offer & mask), at, old);
+            best = self.best(best, offers.into_iter().map(|offer| decided.over(offer)), at, old);
         }
         if best.0 <= self.active.len() && self.active.len() > 1 && self.searches < MOST_SEARCHES {
             self.searches += 1;
             for active in &self.active {
                 let offers = self.judge.offers_to_several(old, active.follows.1);
-                best = self.best(best, offers.map(|offer| offer & mask), at, old);
+                best = self.best(best, offers.map(|offer| decided.over(offer)), at, old);
             }
         }
         self.redacted.replaced += u64::from(best.1 != old);

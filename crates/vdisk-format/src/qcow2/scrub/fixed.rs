@@ -47,6 +47,22 @@ impl FixedWord {
     }
 }
 
+/// Which bits of a number are decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Decided {
+    /// Those that are not.
+    pub(super) free: u64,
+    /// What the others are.
+    pub(super) bits: u64,
+}
+
+impl Decided {
+    /// A number, with the bits that are decided.
+    pub(super) fn over(self, number: u64) -> u64 {
+        number & self.free | self.bits
+    }
+}
+
 /// Bytes by their places. What is decided once stays so.
 #[derive(Debug, Default)]
 pub(super) struct Fixed {
@@ -125,6 +141,19 @@ impl Fixed {
         self.words.get(&(at / 8))
     }
 
+    /// Which bytes of the eight at `at`, which need not be a multiple of 8, are decided.
+    pub(super) fn decided(&self, at: u64) -> Decided {
+        let (mut free, mut bits) = ([u8::MAX; 8], [0; 8]);
+        for ((at, free), bits) in (at..).zip(&mut free).zip(&mut bits) {
+            let index = (at % 8) as usize;
+            let byte = self.word(at).filter(|word| word.exact >> index & 1 != 0);
+            if let Some(&byte) = byte.and_then(|word| word.bytes.get(index)) {
+                (*free, *bits) = (0, byte);
+            }
+        }
+        Decided { free: u64::from_be_bytes(free), bits: u64::from_be_bytes(bits) }
+    }
+
     /// Settles the bytes of a word that may be any.
     pub(super) fn settle(&mut self, at: u64, bytes: [u8; 8]) {
         if let Some(word) = self.words.get_mut(&(at / 8)) {
@@ -177,5 +206,8 @@ mod tests {
         fixed.settle(8, *b"c00-----");
         assert_eq!(fixed.ranges().next().unwrap().1, b"abc00");
         assert!(fixed.intersects(0..1) && !fixed.intersects(2..9));
+        let decided = fixed.decided(5);
+        assert_eq!(decided.over(0).to_be_bytes(), *b"\0abc00\0\0");
+        assert_eq!(decided.over(u64::MAX), decided.over(0) | 0xff00_0000_0000_ffff);
     }
 }
