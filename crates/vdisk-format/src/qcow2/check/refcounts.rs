@@ -218,10 +218,14 @@ impl Walk<'_, '_> {
 
 /// The refcount of a cluster; `None` where it cannot be read.
 pub(in crate::qcow2) fn stored_refcount(tables: &Tables<'_>, cluster: u64) -> Option<u64> {
-    let (index, _) = tables.geometry().refcount_indices(cluster)?;
-    let entry = tables.refcount_table_entry(index).unwrap_or_default();
+    let (entry, index) = tables.geometry().refcount_indices(cluster)?;
+    let block = tables.refcount_table_entry(entry).unwrap_or_default().block();
+    if block.0 == 0 {
+        return Some(0);
+    }
     // What is behind the end of the file reads as zeroes.
-    is_readable(&tables.geometry(), entry.block().0).then(|| tables.refcount(cluster).unwrap_or(0))
+    let stored = || tables.refcount_block(block).and_then(|block| block.count_at(index)).unwrap_or(0);
+    is_readable(&tables.geometry(), block.0).then(stored)
 }
 
 /// Where the largest file ends that QEMU reads: its offsets are signed, and files a multiple of its largest alignment.
