@@ -120,7 +120,8 @@ impl<'a> Model<'a> {
     /// Counts a reference to each cluster of a part of the file, or a corruption where the file does not have it.
     fn claim(&mut self, part: Part, marked: bool) -> Walked {
         let Some((first, last)) = self.clusters(part) else {
-            self.corrupt(part.1 > 0);
+            self.corrupt(part.1 > 0 && part.1 >> 63 == 0);
+            self.extra(part.1 >> 63 != 0);
             return Some(());
         };
         self.work(last - first + 1)?;

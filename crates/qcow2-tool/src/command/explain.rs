@@ -132,8 +132,12 @@ fn subject(out: &mut Out, part: &Part) -> io::Result<()> {
             write!(out, "data of {whose}: {bits:#010b}\n  {}", disk(guest.as_ref()))
         }
         Subject::Data { guest, table, index, l1_entry, is_read } => {
-            let guest = guest
-                .map_or("a byte beyond all disks".to_owned(), |guest| format!("byte {guest:#x} of the disk"));
+            let guest = match (guest, l1_entry.snapshot) {
+                (Some(guest), _) => format!("byte {guest:#x} of the disk"),
+                // Behind its disk, a snapshot has the state of its machine.
+                (None, Some(snapshot)) => format!("VM state of snapshot {snapshot}"),
+                (None, None) => "a byte beyond all disks".to_owned(),
+            };
             let unread = if *is_read { "" } else { ", which the guest does not read from here" };
             write!(out, "data: {guest}{unread}\n  entry {index} of the L2 table at {table}, of {l1_entry}")
         }

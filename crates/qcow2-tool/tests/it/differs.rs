@@ -6,7 +6,7 @@ use crate::support::qemu::{self, Counts};
 use crate::support::tables::{COPIED, Kind, OFFSET};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use test_support::process::run;
+use test_support::process::{Run, run};
 use test_support::qemu::try_img;
 use test_support::scratch::{scratch, text};
 use vdisk_format::generate::{Luks, Qcow2};
@@ -317,11 +317,16 @@ fn a_snapshot_table_of_64_mib() {
     }
 }
 
-/// Whether QEMU opens an image that is encrypted with LUKS, given the passphrase; what it says where not.
-fn opens_luks(path: &Path) -> Result<(), String> {
+/// QEMU's check of an image that is encrypted with LUKS, given the passphrase.
+fn check_luks(path: &Path) -> Run {
     let secret = format!("secret,id=s,data={}", Luks::PASSPHRASE);
     let options = format!("driver=qcow2,encrypt.key-secret=s,file.filename={}", text(path));
-    let run = try_img(&["check", "--object", &secret, "--image-opts", &options]);
+    try_img(&["check", "--output=json", "--object", &secret, "--image-opts", &options])
+}
+
+/// Whether it opens one; what it says where not.
+fn opens_luks(path: &Path) -> Result<(), String> {
+    let run = check_luks(path);
     if run.status.success() { Ok(()) } else { Err(run.err()) }
 }
 
@@ -583,6 +588,55 @@ fn a_backing_format_that_is_too_long() {
         let (found, document) = json(&path, &["check"]);
         assert_eq!((found, has(&document, "backing-format-size")), (Some(status), status == 2), "{length}");
         assert_eq!(try_img(&["check", "-f", "qcow2", text(&path)]).status.success(), status == 0);
+    }
+}
+
+/// QEMU loads bitmaps by their names.
+#[test]
+fn two_bitmaps_of_one_name() {
+    let folder = scratch();
+    let path = folder.path().join("image");
+    qemu::create(&path, "cluster_size=4k", "4M");
+    for name in ["aa", "bb"] {
+        qemu::img(&["bitmap", "--add", text(&path), name]);
+    }
+    let bytes = Bytes::read(&path);
+    let second = bytes.bitmap_directory() + 32 + 24;
+    assert_eq!(&bytes.0[second..][..2], b"bb");
+    bytes.clone().with(second, b"ab").write(&path);
+    assert_eq!(json(&path, &["check"]).0, Some(0));
+    let bytes = bytes.with(second, b"aa");
+    bytes.write(&path);
+    let (status, document) = json(&path, &["check"]);
+    assert_eq!((status, has(&document, "bitmap-name")), (Some(2), true), "{document:#}");
+    assert!(try_img(&["check", "-f", "qcow2", text(&path)]).err().contains("already exists"));
+    let explained = qcow2(&path, &["explain", &second.to_string()]).expect(0).out();
+    assert!(explained.contains("name: 'aa'") && explained.contains("[bitmap-name]"), "{explained}");
+    // Bitmaps that are not as the disk is are not loaded.
+    bytes.with_u64(at::AUTOCLEAR_FEATURES, 0).write(&path);
+    let (status, document) = json(&path, &["check"]);
+    assert_eq!((status, document["extra-corruptions"].as_u64()), (Some(3), Some(0)), "{document:#}");
+    assert_eq!(qemu::counts(&path).status, Some(3));
+}
+
+/// The length of a LUKS header is signed for QEMU, which counts nothing of one below 0.
+#[test]
+fn a_luks_header_of_8_eib() {
+    let folder = scratch();
+    let path = folder.path().join("image");
+    let image = Bytes(Qcow2::new(1 << 20).cluster_bits(12).luks(Luks::new(1)).build().unwrap());
+    let length = image.extension(magic::ENCRYPTION).unwrap().start + 8;
+    for high in [0x7f, 0x80] {
+        image.clone().with(length, &[high]).write(&path);
+        let (status, document) = json(&path, &["check"]);
+        let run = check_luks(&path);
+        let theirs: Value =
+            serde_json::from_slice(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run}"));
+        let count = |document: &Value, key: &str| document[key].as_u64().unwrap_or(0);
+        for key in ["corruptions", "leaks"] {
+            assert_eq!(count(&document, key), count(&theirs, key), "{high:#x}: {document:#}, {theirs:#}");
+        }
+        assert!(status == Some(2) && has(&document, "crypto-header-outside"), "{document:#}");
     }
 }
 

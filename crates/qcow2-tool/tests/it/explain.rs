@@ -60,6 +60,34 @@ fn entries_of_tables_and_what_they_lead_to() {
     assert_eq!(qcow2(&image, &["explain", "-1"]).expect(64).err(), refused);
 }
 
+/// What a check finds wrong with a field is said of the field.
+#[test]
+fn fields_that_a_check_finds_wrong() {
+    let folder = scratch();
+    let image = rich(folder.path());
+    let bytes = Bytes::read(&image);
+    let snapshot = bytes.place(64);
+    let bitmap = bytes.bitmap_directory();
+    let fields: [(usize, &[u8], &str); 9] = [
+        (72, &[0, 0, 0, 0, 0, 0, 0, 1], "dirty"),
+        (36, &[0, 0, 0, 0], "l1-size"),
+        (56, &[0, 0, 0, 0], "refcount-table-size"),
+        (60, &[0, 2, 0, 0], "nb-snapshots"),
+        (snapshot + 8, &[0, 0, 0, 1], "snapshot-l1-size"),
+        (snapshot + 36, &[0, 1, 0, 0], "snapshot-extra-data"),
+        (bitmap, &[0; 8], "bitmap-directory-entry"),
+        (bitmap + 17, &[1], "bitmap-directory-entry"),
+        (bitmap + 20, &[0, 0, 0, 8], "bitmap-directory-entry"),
+    ];
+    for (at, value, code) in fields {
+        let valid = |at: usize| qcow2(&image, &["explain", &at.to_string()]).expect(0).out();
+        bytes.write(&image);
+        assert!(valid(at).contains("\n  valid\n"), "{at}: {}", valid(at));
+        bytes.clone().with(at, value).write(&image);
+        assert!(valid(at).contains(&format!("[{code}]")), "{at}: {}", valid(at));
+    }
+}
+
 #[test]
 fn secrets_are_named_and_not_shown() {
     let folder = scratch();

@@ -55,6 +55,34 @@ fn two_that_claim_one_cluster_are_both_named() {
     assert!(text.contains("nobody, refcount 1, 0 references: a leak"), "{text}");
 }
 
+/// What a check counts, and what it does not.
+#[test]
+fn references_are_those_of_a_check() {
+    let folder = scratch();
+    // A refcount block behind the file reads as zeroes.
+    let image = write(folder.path(), "image", &Qcow2::new(1 << 20).cluster_bits(9).data(0, vec![1; 3000]));
+    let bytes = Bytes::read(&image);
+    bytes.clone().with_u64(bytes.place(48), 1 << 40).write(&image);
+    let l1 = bytes.u64(40).to_string();
+    let text = qcow2(&image, &["owner", &l1]).expect(0).out();
+    assert!(text.contains("refcount 0, 1 reference: too low: a corruption"), "{text}");
+    assert!(
+        qcow2(&image, &["explain", &l1])
+            .expect(0)
+            .out()
+            .contains("wrong: bit 63 is set, and the refcount is 0")
+    );
+    // An entry of compressed data with subclusters leads nowhere.
+    let packed = Qcow2::new(1 << 20).cluster_bits(14).extended_l2(true).compressed(0, vec![1; 1 << 14]);
+    let image = write(folder.path(), "packed", &packed);
+    let bytes = Bytes::read(&image);
+    let table = usize::try_from(bytes.u64(bytes.place(40)) & OFFSET).unwrap();
+    let data = (bytes.u64(table) & ((1 << 56) - 1)).to_string();
+    assert_eq!(document(&image, &["owner", &data])["state"], "used");
+    bytes.with_u64(table + 8, 1).write(&image);
+    assert_eq!(document(&image, &["owner", &data])["state"], "leaked");
+}
+
 #[test]
 fn places_that_are_nobodys() {
     let folder = scratch();

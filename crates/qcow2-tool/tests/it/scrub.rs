@@ -101,6 +101,23 @@ fn nothing_of_a_key_is_copied() {
     }
 }
 
+/// No two bitmaps may have one name: QEMU opens the copy, too.
+#[test]
+fn names_of_bitmaps_differ_as_they_did() {
+    let folder = scratch();
+    let image = folder.path().join("image");
+    qemu::create(&image, "cluster_size=4k", "1M");
+    let names: Vec<String> = (10..80).map(|number| format!("secret{number}")).collect();
+    for name in &names {
+        qemu::img(&["bitmap", "--add", text(&image), name]);
+    }
+    let (copy, document) = scrubbed(&image, &[]);
+    assert_eq!(document["differences"], Value::Array(vec![]), "{document:#}");
+    assert!(qemu::opens(&copy));
+    let bytes = fs::read(&copy).unwrap();
+    assert!(!bytes.windows(6).any(|part| part == b"secret"));
+}
+
 #[test]
 fn a_file_that_exists_is_left_as_it_is() {
     let folder = scratch();

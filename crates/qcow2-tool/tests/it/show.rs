@@ -205,6 +205,14 @@ fn snapshots_and_their_tables() {
     let now = document(&image, &["show", "l2", "guest:0x4000"]);
     let then = document(&image, &["show", "l2", "guest:0x4000", "--snapshot", "first"]);
     assert_ne!(now["offset"], then["offset"]);
+    // A table that only a snapshot has, by its offset.
+    let table = then["offset"].as_u64().unwrap();
+    let found = document(&image, &["show", "l2", &table.to_string()]);
+    assert_eq!((&found["snapshot"], &found["l1_index"]), (&then["snapshot"], &then["l1_index"]), "{found:#}");
+    let text = qcow2(&image, &["show", "l2", &table.to_string()]).expect(0).out();
+    assert!(text.contains(" of snapshot 0 (ID 1, name 'first'): 64 entries"), "{text}");
+    let text = qcow2(&image, &["show", "l1", "--snapshot", "2"]).expect(0).out();
+    assert!(text.contains(" of snapshot 1 (ID 2, name '1'): "), "{text}");
     let text = qcow2(&image, &["show", "snapshots"]).expect(0).out();
     assert!(text.contains("snapshot 0, entry at ") && text.contains("ID 1, name 'first'"), "{text}");
     // A table that is cut short is shown up to there.

@@ -11,6 +11,9 @@ use crate::qcow2::header::Header;
 use crate::record::record;
 use crate::units::HostOffset;
 
+/// Autoclear feature bit 0: the bitmaps are as the disk is. Without it they mean nothing, and QEMU does not look at them.
+pub(in crate::qcow2) const AUTOCLEAR_BITMAPS: u64 = 1;
+
 record! {
     /// The data of the bitmaps extension. Specification: "Bitmaps extension".
     pub struct BitmapsExtension: big, at 0, called "bitmaps extension" {

@@ -1,6 +1,7 @@
 //! What is wrong with an image: its header by [`header`], all of it by [`check`].
 
 mod agreement;
+mod bitmaps;
 mod copied;
 #[cfg(feature = "decompress")]
 mod deep;

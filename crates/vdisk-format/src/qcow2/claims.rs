@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::qcow2::bitmap::{BitmapTableEntryKind, BitmapsExtension};
+use crate::qcow2::check::snapshot_entries;
 use crate::qcow2::crypto::crypto_header_pointer;
 use crate::qcow2::geometry::{Area, OFFSET_MASK};
 pub use crate::qcow2::l1_tables::{L1Place, L1Places};
@@ -244,9 +245,10 @@ impl Walk<'_, '_> {
 
     fn others(&mut self) {
         let tables = self.tables;
-        let mut snapshots = tables.snapshots();
-        snapshots.by_ref().for_each(drop);
-        self.tell(Claim::new(Owner::SnapshotTable, snapshots.area()));
+        // As QEMU has it, with entries that go on behind the file's end.
+        let start = tables.header().v2.snapshots_offset;
+        let end = snapshot_entries(tables).last().map_or(start, |last| last.end);
+        self.tell(Claim::new(Owner::SnapshotTable, Area::new(start, end - start)));
         self.tell(Claim::new(Owner::RefcountTable, tables.geometry().refcount_table()));
         for (index, entry) in tables.refcount_table_entries().filter(|(_, entry)| entry.block().0 != 0) {
             let area = Area::new(entry.block().0, tables.geometry().cluster_size());

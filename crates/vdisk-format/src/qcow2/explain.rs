@@ -19,17 +19,30 @@ use std::ops::Range;
 use crate::bytes::clipped;
 use crate::error::{Error, Result};
 use crate::qcow2::bitmap::BitmapTableEntryKind;
+use crate::qcow2::check::check;
 use crate::qcow2::claims::{Claim, L1Place, Owner};
 use crate::qcow2::geometry::Area;
 use crate::qcow2::header::Header;
 use crate::qcow2::l2::Mapping;
 use crate::qcow2::tables::Tables;
 use crate::record::{Field, Notation};
+use crate::report::{Finding, Report, Severity};
 use crate::units::HostOffset;
 use crate::view::View;
 
 /// Most bytes of a text that an explanation holds: as long as a name can be.
 const MOST_TEXT: u64 = 1 << 16;
+
+/// Findings about all of a cluster or table, which are told where it begins.
+const ABOUT_ALL: [&str; 7] = [
+    "leak",
+    "refcount-too-high",
+    "refcount-too-low",
+    "refcount-overflow",
+    "snapshot-table",
+    "snapshot-table-outside",
+    "bitmap-directory-outside",
+];
 
 /// What the byte at an offset of the image file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,14 +248,24 @@ pub struct Refcount {
 /// [`Error::Truncated`] where there is no header.
 pub fn explain<'a>(image: impl Into<View<'a>>, offset: HostOffset) -> Result<Explanation> {
     let view = image.into();
-    let (parts, owners) = match Tables::new(&view) {
+    let (mut parts, owners) = match Tables::new(&view) {
         Ok(tables) => {
             let owners = owners(&tables, offset);
             (parts(&tables, &owners), Some(owners))
         }
-        Err(Error::Refused { .. }) => (vec![header::part(&Header::parse(view.bytes())?, offset.0)], None),
+        Err(Error::Refused { .. }) => {
+            let part = header::part(&Header::parse(view.bytes())?, offset.0);
+            (vec![Part { owner: Some(Owner::Header), ..part }], None)
+        }
         Err(error) => return Err(error),
     };
+    if parts.iter().any(Part::has_rules_of_its_own) {
+        let check = check(&view)?;
+        parts
+            .iter_mut()
+            .filter(|part| part.has_rules_of_its_own())
+            .for_each(|part| part.judge(&check.report));
+    }
     Ok(Explanation { offset, owners, parts })
 }
 
@@ -299,6 +322,23 @@ impl Part {
     /// Bytes that mean nothing, from `start` to `end`.
     fn unused(start: u64, end: u64, what: impl Into<String>) -> Self {
         Self::new(Area::new(start, end.saturating_sub(start)), Subject::Unused { what: what.into() })
+    }
+
+    /// Whether it is one of those fields of which each means something else: a check knows what is right there.
+    fn has_rules_of_its_own(&self) -> bool {
+        matches!(self.owner, Some(Owner::Header | Owner::SnapshotTable | Owner::BitmapDirectory))
+    }
+
+    /// Adds what a check says of it. What is wrong with padding or with what is unknown is told where it begins.
+    fn judge(&mut self, report: &Report) {
+        let place = self.place.offset.0..self.place.end();
+        let is_about = |finding: &&Finding| {
+            let is_about_all = !finding.owners.is_empty() || ABOUT_ALL.contains(&finding.code);
+            finding.severity > Severity::Note && !is_about_all && place.contains(&finding.offset.0)
+        };
+        self.problems.extend(report.findings().iter().filter(is_about).map(|finding| {
+            format!("expected {}, found {} [{}]", finding.expected, finding.found, finding.code)
+        }));
     }
 
     fn with(mut self, problems: impl IntoIterator<Item = EntryProblem>) -> Self {

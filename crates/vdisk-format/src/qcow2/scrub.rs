@@ -4,6 +4,7 @@ mod areas;
 mod audit;
 mod copy;
 mod differences;
+mod endings;
 mod facts;
 mod fixed;
 mod luks;

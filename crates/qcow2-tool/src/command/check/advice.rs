@@ -6,13 +6,14 @@ use vdisk_format::qcow2::extension::Magic;
 use vdisk_format::report::{Finding, Severity};
 
 /// Faults of the header, or of what it says of sizes and places, for which QEMU does not open an image.
-const NOT_OPENED: [&str; 30] = [
+const NOT_OPENED: [&str; 31] = [
     "backing-file-place",
     "backing-file-size",
     "backing-format-size",
     "bitmap-directory-entry",
     "bitmap-directory-size",
     "bitmap-directory-truncated",
+    "bitmap-name",
     "bitmap-table",
     "bitmap-table-entry",
     "cluster-bits",

@@ -33,6 +33,22 @@ pub(super) struct Whose<'a> {
     name: Lossy<'a>,
 }
 
+impl<'a> Whose<'a> {
+    pub(super) fn new(snapshot: &Snapshot<'a>) -> Self {
+        Self { index: snapshot.index, id: Lossy(snapshot.id), name: Lossy(snapshot.name) }
+    }
+
+    /// As a check names it, by its number.
+    pub(super) fn text(&self, out: &mut Out) -> io::Result<()> {
+        let Self { index, id: Lossy(id), name: Lossy(name) } = self;
+        write!(out, " of snapshot {index} (ID ")?;
+        out.name(id)?;
+        out.write_all(b", name '")?;
+        out.name(name)?;
+        out.write_all(b"')")
+    }
+}
+
 #[derive(Serialize)]
 struct Run {
     index: u64,
@@ -65,8 +81,7 @@ pub(super) fn run(show: &Show<'_, '_>, snapshot: Option<&str>) -> Outcome {
 pub(super) fn table<'a>(show: &Show<'_, 'a>, snapshot: Option<&str>) -> Outcome<(Area, Option<Whose<'a>>)> {
     let Some(wanted) = snapshot else { return Ok((show.tables.geometry().l1_table(), None)) };
     let snapshot = lookup::snapshot(show.path, show.tables, wanted)?;
-    let Snapshot { index, id, name, .. } = snapshot;
-    Ok((snapshot.l1_table(), Some(Whose { index, id: Lossy(id), name: Lossy(name) })))
+    Ok((snapshot.l1_table(), Some(Whose::new(&snapshot))))
 }
 
 /// Entry `index` of an L1 table, which must have an L2 table.
@@ -105,12 +120,8 @@ impl Head for Table<'_> {
 
     fn text(&self, out: &mut Out) -> io::Result<()> {
         write!(out, "L1 table at {}", self.offset)?;
-        if let Some(Whose { id: Lossy(id), name: Lossy(name), .. }) = self.snapshot {
-            out.write_all(b" of snapshot ")?;
-            out.name(id)?;
-            out.write_all(b" '")?;
-            out.name(name)?;
-            out.write_all(b"'")?;
+        if let Some(whose) = self.snapshot {
+            whose.text(out)?;
         }
         write!(out, ": {} entries", self.entries)?;
         if self.entries_in_file < self.entries {

@@ -4,19 +4,24 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 use tool_support::{Failure, Out, Outcome, number};
-use vdisk_format::qcow2::explain::EntryProblem;
+use vdisk_format::qcow2::claims::Owner;
+use vdisk_format::qcow2::explain::{EntryProblem, owners};
 use vdisk_format::qcow2::l2::Subcluster;
 use vdisk_format::qcow2::{L2Entry, Mapping};
 use vdisk_format::units::HostOffset;
 
+use super::l1::Whose;
 use super::rows::{Head, Row, different, indices, offsets, remarks};
 use super::{Show, l1};
 
 /// An L2 table.
 #[derive(Serialize)]
-struct Table {
+struct Table<'a> {
     table: &'static str,
     offset: HostOffset,
+    /// The snapshot whose L1 table that is; `None`: the disk's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshot: Option<Whose<'a>>,
     /// The L1 entry that names it, where one does.
     l1_index: Option<u64>,
     guest_offset: Option<u64>,
@@ -54,12 +59,13 @@ struct Subclusters {
 }
 
 pub(super) fn run(show: &Show<'_, '_>, which: &str, snapshot: Option<&str>) -> Outcome {
-    let (offset, l1_index) = table(show, which, snapshot)?;
+    let Found { offset, l1_index, whose } = table(show, which, snapshot)?;
     let geometry = show.tables.geometry();
     let left = geometry.file_length().saturating_sub(offset.0) / geometry.l2_entry_size();
     let head = Table {
         table: "l2",
         offset,
+        snapshot: whose,
         l1_index,
         guest_offset: l1_index.and_then(|index| geometry.guest_offset(index, 0)),
         entries: geometry.l2_entries(),
@@ -69,16 +75,26 @@ pub(super) fn run(show: &Show<'_, '_>, which: &str, snapshot: Option<&str>) -> O
     show.print(&head, runs(show, offset, l1_index))
 }
 
+/// An L2 table, and the entry that names it, if one does.
+struct Found<'a> {
+    offset: HostOffset,
+    l1_index: Option<u64>,
+    whose: Option<Whose<'a>>,
+}
+
 /// The L2 table that `text` names, in whichever way.
-fn table(show: &Show<'_, '_>, text: &str, snapshot: Option<&str>) -> Outcome<(HostOffset, Option<u64>)> {
+fn table<'a>(show: &Show<'_, 'a>, text: &str, snapshot: Option<&str>) -> Outcome<Found<'a>> {
     let geometry = show.tables.geometry();
-    let (l1, _) = l1::table(show, snapshot)?;
+    let (l1, whose) = l1::table(show, snapshot)?;
     let parse = |text: &str| {
         let expected = "OFFSET, l1:INDEX or guest:OFFSET";
         number::bytes(text)
             .ok_or_else(|| Failure::usage(format!("L2 table: expected {expected}, found '{text}'")))
     };
-    let named = |index| Ok((l1::named(show, l1, index)?.l2_table(), Some(index)));
+    let named = |index| {
+        let offset = l1::named(show, l1, index)?.l2_table();
+        Ok(Found { offset, l1_index: Some(index), whose })
+    };
     if let Some(index) = text.strip_prefix("l1:") {
         return named(parse(index)?);
     }
@@ -87,10 +103,27 @@ fn table(show: &Show<'_, '_>, text: &str, snapshot: Option<&str>) -> Outcome<(Ho
     }
     let number = parse(text)?;
     if number > 0 && geometry.is_aligned(number) {
-        let index = show.tables.l1_entries(l1).find(|(_, entry)| entry.l2_table().0 == number);
-        return Ok((HostOffset(number), index.map(|(index, _)| index)));
+        let offset = HostOffset(number);
+        let entry = show.tables.l1_entries(l1).find(|(_, entry)| entry.l2_table() == offset);
+        if let (None, None) = (entry, snapshot) {
+            return Ok(of_a_snapshot(show, offset));
+        }
+        return Ok(Found { offset, l1_index: entry.map(|(index, _)| index), whose });
     }
     named(if number < l1.length / 8 { number } else { geometry.indices(number).0 })
+}
+
+/// A table that the disk as it is does not have: the first snapshot's that has it.
+fn of_a_snapshot<'a>(show: &Show<'_, 'a>, offset: HostOffset) -> Found<'a> {
+    let place = owners(show.tables, offset).claims.into_iter().find_map(|claim| match claim.owner {
+        Owner::L2Table { l1_entries } if claim.area.offset == offset => Some(l1_entries.first),
+        _ => None,
+    });
+    let number = place.and_then(|place| place.snapshot);
+    let mut snapshots = show.tables.snapshots().map_while(Result::ok);
+    let whose =
+        snapshots.find(|snapshot| Some(snapshot.index) == number).map(|snapshot| Whose::new(&snapshot));
+    Found { offset, l1_index: place.map(|place| place.index), whose }
 }
 
 fn runs<'s>(
@@ -123,7 +156,7 @@ fn runs<'s>(
     })
 }
 
-impl Head for Table {
+impl Head for Table<'_> {
     const ROWS: &'static str = "runs";
 
     fn text(&self, out: &mut Out) -> io::Result<()> {
@@ -132,6 +165,9 @@ impl Head for Table {
             (None, _) => write!(out, ", which no L1 entry names")?,
             (Some(index), Some(guest)) => write!(out, ", of L1 entry {index}, guest offset {guest:#x}")?,
             (Some(index), None) => write!(out, ", of L1 entry {index}, beyond all disks")?,
+        }
+        if let Some(whose) = self.snapshot.filter(|_| self.l1_index.is_some()) {
+            whose.text(out)?;
         }
         write!(out, ": {} entries", self.entries)?;
         if self.entries_in_file < self.entries {

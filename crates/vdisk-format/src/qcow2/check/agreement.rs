@@ -8,6 +8,7 @@ use super::walk::Walk;
 use crate::limits::{MAX_SNAPSHOT_TABLE_BYTES, MAX_SNAPSHOTS};
 use crate::qcow2::crypto::{Encryption, crypto_header_pointer};
 use crate::qcow2::geometry::MAX_L1_BYTES;
+use crate::qcow2::snapshot::SnapshotHeader;
 
 /// The largest refcount table that QEMU takes, in bytes.
 const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 << 20;
@@ -75,7 +76,8 @@ impl Walk<'_, '_> {
             let (index, entry) = (snapshot.index, snapshot.offset.0);
             let earlier = *ids.entry(snapshot.id).or_insert(index);
             if earlier != index {
-                self.extra(Fault::SnapshotId { index, entry, earlier });
+                let at = entry + SnapshotHeader::SIZE + snapshot.extra_data.len() as u64;
+                self.extra(Fault::SnapshotId { index, at, earlier });
             }
             let size = snapshot.disk_size().unwrap_or(self.geometry.virtual_size());
             let needed = size.div_ceil(self.geometry.l2_span());
@@ -117,7 +119,7 @@ mod tests {
         let same = "that of snapshot 1".to_owned();
         assert_eq!(
             found(&check(&image).unwrap(), "snapshot-id"),
-            [(entries[2], same.clone()), (entries[3], same)]
+            [(id(entries[2]) as u64, same.clone()), (id(entries[3]) as u64, same)]
         );
     }
 

@@ -82,7 +82,7 @@ pub(super) enum Fault {
     },
     SnapshotId {
         index: u32,
-        entry: u64,
+        at: u64,
         /// The place in the table of the first snapshot with that ID.
         earlier: u32,
     },

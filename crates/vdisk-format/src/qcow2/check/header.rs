@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use super::bitmaps;
 use crate::error::Error;
 use crate::feature::FeatureGroup;
-use crate::limits::{
-    BITMAP_GRANULARITY_BITS, CLUSTER_BITS, MAX_BACKING_FILE_NAME, MAX_BITMAP_BYTES, MAX_BITMAP_NAME,
-};
-use crate::qcow2::bitmap::{Bitmap, BitmapsExtension};
+use crate::limits::{CLUSTER_BITS, MAX_BACKING_FILE_NAME};
+use crate::qcow2::bitmap::BitmapsExtension;
 use crate::qcow2::extension::{AreaEnd, Content, Extension, ExtensionHeader, FeatureNames, Magic};
 use crate::qcow2::header::{Header, MAGIC, feature_bit_name, feature_field, known_fields};
 use crate::report::{Report, Severity};
@@ -16,7 +15,7 @@ use crate::report::{Report, Severity};
 /// Longest name of a backing file's format that QEMU takes.
 const MAX_BACKING_FORMAT: u32 = 15;
 /// Most entries of one kind that are told apart: beyond, a hostile header would only buy itself memory.
-const MAX_DISTINCT: usize = 4096;
+pub(super) const MAX_DISTINCT: usize = 4096;
 
 /// Findings about the header area: the header, its extensions, the bitmap directory and tables, the backing file name.
 ///
@@ -219,7 +218,7 @@ fn extensions(header: &Header<'_>, report: &mut Report) -> BTreeMap<Magic, (u64,
     seen
 }
 
-fn truncated(report: &mut Report, code: &'static str, error: &Error) {
+pub(super) fn truncated(report: &mut Report, code: &'static str, error: &Error) {
     match error {
         Error::Truncated { what, at, need, have } => {
             report.add(
@@ -287,7 +286,7 @@ fn one_extension(header: &Header<'_>, extension: &Extension<'_>, bound: u64, rep
         }
         Ok(Content::Bitmaps(bitmaps)) => {
             fixed(BitmapsExtension::SIZE, report);
-            directory(header, &bitmaps, extension.data_offset().0, report);
+            bitmaps::directory(header, &bitmaps, extension.data_offset().0, report);
         }
         Ok(Content::BackingFormat(_)) if extension.length > MAX_BACKING_FORMAT => report.add(
             Severity::Error,
@@ -325,98 +324,6 @@ fn feature_names(names: FeatureNames<'_>, extension: &Extension<'_>, report: &mu
             );
         }
         entry_at += FeatureNames::ENTRY as u64;
-    }
-}
-
-fn directory(header: &Header<'_>, extension: &BitmapsExtension, data_at: u64, report: &mut Report) {
-    if extension.nb_bitmaps == 0 || extension.nb_bitmaps > crate::limits::MAX_BITMAPS {
-        let found = extension.nb_bitmaps.to_string();
-        report.add(Severity::Error, "nb-bitmaps", "nb_bitmaps", data_at, "1 to 65535", found);
-    }
-    if extension.reserved32 != 0 {
-        report.add(
-            Severity::Error,
-            "reserved",
-            "bitmaps extension, reserved field",
-            data_at + 4,
-            "0",
-            extension.reserved32.to_string(),
-        );
-    }
-    let start = extension.bitmap_directory_offset;
-    let mut end = start;
-    for bitmap in extension.directory(header.image()) {
-        let bitmap = match bitmap {
-            Ok(bitmap) => bitmap,
-            Err(error) => return truncated(report, "bitmap-directory-truncated", &error),
-        };
-        end = bitmap.next.0;
-        bitmap_findings(header, &bitmap, report);
-        if report.findings().len() >= MAX_DISTINCT {
-            return;
-        }
-    }
-    if end - start != extension.bitmap_directory_size {
-        report.add(
-            Severity::Error,
-            "bitmap-directory-size",
-            "bitmap_directory_size",
-            data_at + 8,
-            format!("{:#x}, the size of its {} entries", end - start, extension.nb_bitmaps),
-            format!("{:#x}", extension.bitmap_directory_size),
-        );
-    }
-}
-
-fn bitmap_findings(header: &Header<'_>, bitmap: &Bitmap<'_>, report: &mut Report) {
-    let fixed = &bitmap.fixed;
-    let offset = bitmap.offset.0;
-    let mut wrong = |expected: &str, found: String| {
-        report.add(
-            Severity::Error,
-            "bitmap-directory-entry",
-            "bitmap directory entry",
-            offset,
-            expected,
-            found,
-        );
-    };
-    if fixed.type_ != 1 {
-        wrong("type 1 (dirty tracking bitmap)", format!("type {}", fixed.type_));
-    }
-    if !BITMAP_GRANULARITY_BITS.contains(&fixed.granularity_bits) {
-        wrong("granularity_bits 9 to 31, which QEMU takes", fixed.granularity_bits.to_string());
-    }
-    if fixed.name_size == 0 {
-        wrong("a name", "name_size 0".to_owned());
-    }
-    if fixed.name_size > MAX_BITMAP_NAME {
-        wrong("a name of 1023 bytes, which QEMU takes", fixed.name_size.to_string());
-    }
-    if fixed.flags >> 3 != 0 {
-        wrong("flags with bits 3 to 31 clear", format!("{:#x}", fixed.flags));
-    }
-    if header.cluster_size().is_some_and(|cluster| !fixed.bitmap_table_offset.is_multiple_of(cluster)) {
-        let found = format!("bitmap_table_offset {:#x}", fixed.bitmap_table_offset);
-        wrong("a bitmap table at a cluster boundary", found);
-    }
-    if fixed.extra_data_size != 0 {
-        wrong("no extra data, for QEMU takes none", format!("extra_data_size {}", fixed.extra_data_size));
-    }
-    // QEMU looks at the sizes of those that it loads.
-    let is_loaded = fixed.flags & 1 == 0 && header.v3.autoclear_features & 1 != 0;
-    let needed = header.cluster_size().and_then(|size| fixed.table_entries_needed(header.v2.size, size));
-    let entries = u64::from(fixed.bitmap_table_size);
-    let is_wrong = needed.is_some_and(|needed| is_loaded && entries != needed);
-    if header.cluster_size().is_some_and(|cluster| entries.saturating_mul(cluster) > MAX_BITMAP_BYTES) {
-        wrong("a bitmap of 512 MiB at most, which QEMU takes", format!("{entries} clusters"));
-    }
-    if is_wrong || entries == 0 || fixed.bitmap_table_offset == 0 {
-        let found = format!("{entries} entries at {:#x}", fixed.bitmap_table_offset);
-        wrong(&format!("a bitmap table of {} entries", needed.unwrap_or(1)), found);
-    }
-    if let Err(error) = bitmap.table() {
-        truncated(report, "bitmap-table", &error);
     }
 }
 

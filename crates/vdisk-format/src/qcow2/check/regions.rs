@@ -4,15 +4,13 @@
 use super::fault::Fault;
 use super::snapshots::{SnapshotEntries, SnapshotEntry};
 use super::walk::Walk;
-use crate::qcow2::bitmap::{BitmapTableEntry, BitmapTableEntryKind, BitmapsExtension};
+use crate::qcow2::bitmap::{AUTOCLEAR_BITMAPS, BitmapTableEntry, BitmapTableEntryKind, BitmapsExtension};
 use crate::qcow2::claims::Owner;
 use crate::qcow2::crypto::crypto_header_pointer;
 use crate::qcow2::geometry::Area;
 use crate::qcow2::segments::{Segment, segments};
 use crate::units::HostOffset;
 
-/// Autoclear feature bit 0: the bitmaps are as the disk is. Without it they mean nothing, and QEMU does not look at them.
-const AUTOCLEAR_BITMAPS: u64 = 1;
 /// Extra data that version 3 demands of a snapshot.
 const SNAPSHOT_EXTRA_DATA: u32 = 16;
 /// Extra data of a snapshot that QEMU takes. The specification sets no limit.

@@ -168,13 +168,18 @@ impl Fault {
                 let at = known_fields().find(|field| field.name == *name).map_or(0, |field| field.offset);
                 (owned(name), at, expected.clone(), found.clone())
             }
-            Self::SnapshotId { index, entry, earlier } => {
+            Self::SnapshotId { index, at, earlier } => {
                 let found = format!("that of snapshot {earlier}");
-                (format!("ID of snapshot {index}"), *entry, owned("one that no other snapshot has"), found)
+                (format!("ID of snapshot {index}"), *at, owned("one that no other snapshot has"), found)
             }
             Self::SnapshotL1Short { index, entry, entries, needed } => {
                 let expected = format!("{needed} entries, for so many its disk needs");
-                (format!("L1 table of snapshot {index}"), *entry, expected, entries.to_string())
+                (
+                    format!("L1 table of snapshot {index}"),
+                    entry.saturating_add(8),
+                    expected,
+                    entries.to_string(),
+                )
             }
             Self::CryptoHeaderUnaligned { at } => {
                 (owned("full disk encryption header"), *at, aligned(), hex(at))

@@ -6,54 +6,50 @@ use crate::bytes::clipped;
 use crate::qcow2::bitmap::{
     BitPlace, Bitmap, BitmapEntryHeader, BitmapTableEntry, BitmapTableEntryKind, BitmapsExtension,
 };
+use crate::qcow2::check::{SnapshotEntry, snapshot_entries};
 use crate::qcow2::geometry::Area;
 use crate::qcow2::snapshot::{Snapshot, SnapshotHeader};
 use crate::qcow2::tables::Tables;
 use crate::units::HostOffset;
 
 const ENTRY: u64 = 8;
+const SNAPSHOT: &str = "snapshot table entry";
 
 pub(super) fn snapshot_table(tables: &Tables<'_>, offset: u64) -> Part {
     let snapshots = tables.snapshots().map_while(Result::ok);
     let image = tables.view().bytes();
     let mut found = snapshots.filter(|snapshot| contains(snapshot.area(), offset));
-    let part = found.next().map(|snapshot| snapshot_entry(tables, image, &snapshot, offset));
-    part.unwrap_or_else(|| Part::unused(offset, offset + 1, "snapshot table"))
+    let part = found.next().map(|snapshot| snapshot_entry(image, &snapshot, offset));
+    part.or_else(|| cut_snapshot_entry(tables, offset))
+        .unwrap_or_else(|| Part::unused(offset, offset + 1, "snapshot table"))
 }
 
-fn snapshot_entry(tables: &Tables<'_>, image: &[u8], snapshot: &Snapshot<'_>, offset: u64) -> Part {
-    const NAME: &str = "snapshot table entry";
+/// Of an entry that goes on behind the file's end, the fields are there.
+fn cut_snapshot_entry(tables: &Tables<'_>, offset: u64) -> Option<Part> {
+    let fields = |entry: &SnapshotEntry| entry.offset..entry.offset.saturating_add(SnapshotHeader::SIZE);
+    let entry = snapshot_entries(tables).find(|entry| fields(entry).contains(&offset))?;
+    let is_there = fields(&entry).end <= tables.geometry().file_length();
+    is_there.then(|| Part::field(SNAPSHOT, entry.fixed.fields(), entry.offset, offset))?
+}
+
+fn snapshot_entry(image: &[u8], snapshot: &Snapshot<'_>, offset: u64) -> Part {
     let start = snapshot.offset.0;
     let extra_at = start + SnapshotHeader::SIZE;
     let (extra, known) = snapshot.extra();
     let id_at = extra_at + snapshot.extra_data.len() as u64;
     let name_at = id_at + snapshot.id.len() as u64;
     let end = name_at + snapshot.name.len() as u64;
-    let mut part = if offset < extra_at {
-        Part::field(NAME, snapshot.fixed.fields(), start, offset)
+    if offset < extra_at {
+        Part::field(SNAPSHOT, snapshot.fixed.fields(), start, offset)
     } else if offset < extra_at + known {
         Part::field("snapshot extra data", extra.fields(), start, offset)
     } else if offset < id_at {
         Some(Part::unused(extra_at + known, id_at, "snapshot extra data of a later specification"))
     } else {
-        let id = Part::text(image, NAME, "unique ID", (id_at, name_at - id_at), offset);
-        id.or_else(|| Part::text(image, NAME, "name", (name_at, end - name_at), offset))
+        let id = Part::text(image, SNAPSHOT, "unique ID", (id_at, name_at - id_at), offset);
+        id.or_else(|| Part::text(image, SNAPSHOT, "name", (name_at, end - name_at), offset))
     }
-    .unwrap_or_else(|| Part::unused(end, snapshot.next.0, "snapshot table entry: padding"));
-    if let Subject::Field { name, .. } = part.subject {
-        let version = tables.geometry().version();
-        match name {
-            "l1_table_offset" => {
-                let place = EntryProblem::of_offset(snapshot.l1_table().offset, &tables.geometry());
-                part = part.with(place.filter(|_| snapshot.fixed.l1_size > 0));
-            }
-            "extra_data_size" if version >= 3 && snapshot.fixed.extra_data_size < 16 => {
-                part.problems.push("version 3 wants at least 16 bytes of extra data".to_owned());
-            }
-            _ => {}
-        }
-    }
-    part
+    .unwrap_or_else(|| Part::unused(end, snapshot.next.0, "snapshot table entry: padding"))
 }
 
 /// The bitmaps of the image, with their numbers.
@@ -73,7 +69,7 @@ pub(super) fn bitmap_directory(tables: &Tables<'_>, offset: u64) -> Part {
     let name_at = extra_at + u64::from(bitmap.fixed.extra_data_size);
     let name_size = u64::from(bitmap.fixed.name_size);
     if let Some(part) = Part::field(NAME, bitmap.fixed.fields(), start, offset) {
-        return with_directory_problems(part, tables, &bitmap);
+        return part;
     }
     if offset < name_at {
         return Part::unused(
@@ -86,35 +82,6 @@ pub(super) fn bitmap_directory(tables: &Tables<'_>, offset: u64) -> Part {
     name.unwrap_or_else(|| {
         Part::unused(name_at + name_size, bitmap.next.0, "bitmap directory entry: padding")
     })
-}
-
-fn with_directory_problems(mut part: Part, tables: &Tables<'_>, bitmap: &Bitmap<'_>) -> Part {
-    let Subject::Field { name, .. } = part.subject else { return part };
-    let geometry = tables.geometry();
-    let reserved = bitmap.fixed.flags & !crate::qcow2::bitmap::KNOWN_FLAGS;
-    match name {
-        "bitmap_table_offset" => {
-            let place = EntryProblem::of_offset(HostOffset(bitmap.fixed.bitmap_table_offset), &geometry);
-            part = part.with(place);
-        }
-        "bitmap_table_size" => {
-            let needed = bitmap.fixed.table_entries_needed(geometry.virtual_size(), geometry.cluster_size());
-            let has = u64::from(bitmap.fixed.bitmap_table_size);
-            if let Some(needed) = needed.filter(|&needed| needed != has) {
-                part.problems.push(format!("a disk of this size needs {needed} entries"));
-            }
-        }
-        "flags" if reserved != 0 => {
-            part = part.with([EntryProblem::Reserved { bits: reserved.into() }]);
-        }
-        "type" if bitmap.fixed.type_ != 1 => part.problems.push("the type is reserved".to_owned()),
-        "granularity_bits" if bitmap.fixed.granularity_bits > 63 => {
-            part.problems.push("the granularity is above 63".to_owned());
-        }
-        "name_size" if bitmap.fixed.name_size == 0 => part.problems.push("there is no name".to_owned()),
-        _ => {}
-    }
-    part
 }
 
 pub(super) fn bitmap_table(tables: &Tables<'_>, table: Area, bitmap: u32, offset: u64) -> Part {

@@ -1,33 +1,14 @@
 //! The first cluster: the header, its extensions, the backing file's name, and what is left.
 
-use super::{Part, Subject};
+use super::{EntryProblem, Part, Subject};
 use crate::limits::MAX_BACKING_FILE_NAME;
-use crate::qcow2::check;
 use crate::qcow2::extension::{AreaEnd, Content, Extension, ExtensionHeader, FeatureNames, Magic};
-use crate::qcow2::geometry::Area;
+use crate::qcow2::geometry::{Area, Geometry};
 use crate::qcow2::header::Header;
-use crate::report::Severity;
 use crate::units::HostOffset;
 
 /// What the byte at `offset` is to the header.
 pub(super) fn part(header: &Header<'_>, offset: u64) -> Part {
-    let mut part = known(header, offset);
-    // What is wrong with padding or with what is unknown is told where it begins.
-    let place = part.place.offset.0..part.place.end();
-    let report = check::header(header);
-    let about = report
-        .findings()
-        .iter()
-        .filter(|finding| finding.severity > Severity::Note && place.contains(&finding.offset.0));
-    part.problems.extend(
-        about.map(|finding| {
-            format!("expected {}, found {} [{}]", finding.expected, finding.found, finding.code)
-        }),
-    );
-    part
-}
-
-fn known(header: &Header<'_>, offset: u64) -> Part {
     let length = u64::from(header.v3.header_length);
     if let Some(part) = Part::field("header", header.fields(), 0, offset) {
         return part;
@@ -85,10 +66,13 @@ fn marker(header: &Header<'_>, at: u64, offset: u64) -> Part {
 fn extension(header: &Header<'_>, extension: &Extension<'_>, offset: u64) -> Part {
     let (start, data) = (extension.offset.0, extension.data_offset().0);
     let fields = ExtensionHeader { magic: extension.magic.0, length: extension.length };
-    if let Some(part) = Part::field("header extension", fields.fields(), start, offset) {
+    let name = extension.magic.name().unwrap_or("header extension of an unknown type");
+    if let Some(mut part) = Part::field("header extension", fields.fields(), start, offset) {
+        if let Subject::Field { name: "magic", meaning, .. } = &mut part.subject {
+            *meaning = format!("The extension's type: {name}.");
+        }
         return part;
     }
-    let name = extension.magic.name().unwrap_or("header extension of an unknown type");
     let length = extension.data.len() as u64;
     if offset >= data + length {
         return Part::unused(data + length, extension.next.0, format!("{name}: padding"));
@@ -99,7 +83,13 @@ fn extension(header: &Header<'_>, extension: &Extension<'_>, offset: u64) -> Par
         Ok(Content::DataFile(_)) => text("file name"),
         Ok(Content::FeatureNames(_)) => feature_name(header, data, length, offset),
         Ok(Content::Bitmaps(bitmaps)) => Part::field(name, bitmaps.fields(), data, offset),
-        Ok(Content::CryptoHeader(pointer)) => Part::field(name, pointer.fields(), data, offset),
+        Ok(Content::CryptoHeader(pointer)) => Part::field(name, pointer.fields(), data, offset).map(|part| {
+            let is_offset = part.place.offset.0 == data;
+            let geometry = Geometry::new(header, header.image().len() as u64).ok();
+            let place =
+                geometry.map(|geometry| EntryProblem::of_offset(HostOffset(pointer.offset), &geometry));
+            part.with(place.filter(|_| is_offset).into_iter().flatten())
+        }),
         _ => None,
     };
     let what = match extension.magic {

@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use super::EntryProblem;
 use super::shared::{SharedTable, shared};
+use crate::qcow2::bitmap::AUTOCLEAR_BITMAPS;
+use crate::qcow2::check::stored_refcount;
 use crate::qcow2::claims::{Claim, L1Place, L1Places, Owner, claims};
 use crate::qcow2::geometry::{Area, MAX_L1_BYTES};
 use crate::qcow2::l2::L2Entry;
@@ -13,9 +15,6 @@ use crate::units::HostOffset;
 
 /// Most claims of a kind that are kept: more tell nobody anything, and a hostile image has millions.
 pub const MOST_CLAIMS: usize = 64;
-
-/// Autoclear feature bit 0: the bitmaps are as the disk is. Without it nobody counts what they take.
-const AUTOCLEAR_BITMAPS: u64 = 1;
 
 /// Who claims a byte of the image file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +92,7 @@ pub fn owners(tables: &Tables<'_>, offset: HostOffset) -> Owners {
         omitted: 0,
         shared_tables: Vec::new(),
         references: 0,
-        refcount: tables.refcount(cluster),
+        refcount: stored_refcount(tables, cluster),
         external: Vec::new(),
     };
     let area = Area::new(cluster << geometry.cluster_bits(), geometry.cluster_size());
@@ -158,9 +157,19 @@ pub(super) fn references(tables: &Tables<'_>, clusters: impl IntoIterator<Item =
 /// Tells of each claim on some clusters, and how many references it is.
 fn each_claim(tables: &Tables<'_>, wanted: Range<u64>, visit: &mut dyn FnMut(&Claim, u64)) {
     let geometry = tables.geometry();
+    let is_counted = |table, index| {
+        // A check says that such an entry is wrong, and does not look where it leads.
+        let entry = tables.l2_entry(table, index).unwrap_or_default();
+        !geometry.data_file() && entry.bitmap.0 == 0
+    };
     let has_bitmaps = tables.header().v3.autoclear_features & AUTOCLEAR_BITMAPS != 0;
     claims(tables, &|_, _| true, &mut |claim| {
+        let clusters = geometry.clusters(claim.area);
+        if clusters.start >= wanted.end || wanted.start >= clusters.end {
+            return;
+        }
         let times = match claim.owner {
+            Owner::Compressed { table, index, .. } if !is_counted(table, index) => 0,
             Owner::L2Table { l1_entries }
             | Owner::Data { l1_entries, .. }
             | Owner::Compressed { l1_entries, .. } => l1_entries.count,
@@ -175,12 +184,9 @@ fn each_claim(tables: &Tables<'_>, wanted: Range<u64>, visit: &mut dyn FnMut(&Cl
             }
             _ => 1,
         };
-        let clusters = geometry.clusters(claim.area);
-        if clusters.start < wanted.end && wanted.start < clusters.end {
-            // What leads far outside is no reference.
-            let is_counted = matches!(claim.owner, Owner::Data { .. }) || claim.area.end() < geometry.reach();
-            visit(&claim, if is_counted { times } else { 0 });
-        }
+        // What leads far outside is no reference.
+        let is_counted = matches!(claim.owner, Owner::Data { .. }) || claim.area.end() < geometry.reach();
+        visit(&claim, if is_counted { times } else { 0 });
     });
 }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::owners::references;
 use super::{EntryProblem, Part, Refcount, Subject};
+use crate::qcow2::check::stored_refcount;
 use crate::qcow2::claims::{Claim, L1Place, Owner};
 use crate::qcow2::geometry::Area;
 use crate::qcow2::l1::L1Entry;
@@ -61,7 +62,7 @@ fn copied(
     host: u64,
     copied: bool,
 ) -> Option<EntryProblem> {
-    let refcount = tables.refcount(host >> tables.geometry().cluster_bits())?;
+    let refcount = stored_refcount(tables, host >> tables.geometry().cluster_bits())?;
     let is_wrong = snapshot.is_none() && is_allocated && copied != (refcount == 1);
     is_wrong.then_some(EntryProblem::Copied { refcount })
 }

@@ -64,6 +64,7 @@ fn zstd(mut data: &[u8], mut out: &mut [u8]) -> Result<(), String> {
     let (mut decoder, size) = (FrameDecoder::new(), out.len());
     decoder.set_max_window_size(MAX_WINDOW);
     while !out.is_empty() {
+        let (frame, before) = (data, out.len());
         match decoder.reset(&mut data) {
             Ok(()) => {}
             Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
@@ -87,12 +88,46 @@ fn zstd(mut data: &[u8], mut out: &mut [u8]) -> Result<(), String> {
         if !decoder.is_finished() || decoder.can_collect() != 0 {
             return Err("a frame that is longer than a cluster".to_owned());
         }
+        let made = (before - out.len()) as u64;
+        match frame_content_size(frame)? {
+            Some(declared) if declared != made => {
+                return Err(format!("a frame of {made} bytes that says {declared}"));
+            }
+            _ => {}
+        }
         if decoder.get_checksum_from_data().is_some_and(|sum| Some(sum) != decoder.get_calculated_checksum())
         {
             return Err("a frame with a wrong checksum".to_owned());
         }
     }
     Ok(())
+}
+
+/// What a frame's header says that the frame decodes to (RFC 8878, 3.1.1.1), if it does.
+#[cfg(feature = "decompress")]
+fn frame_content_size(frame: &[u8]) -> Result<Option<u64>, String> {
+    let Some((&descriptor, fields)) = frame.get(4..).and_then(<[u8]>::split_first) else { return Ok(None) };
+    if descriptor & 1 << 3 != 0 {
+        return Err("a frame with the reserved bit set".to_owned());
+    }
+    let is_single_segment = descriptor & 1 << 5 != 0;
+    let window_descriptor = usize::from(!is_single_segment);
+    let dictionary_id = match descriptor & 3 {
+        3 => 4,
+        length => length.into(),
+    };
+    let length = match descriptor >> 6 {
+        0 => usize::from(is_single_segment),
+        flag => 1 << flag,
+    };
+    let start = window_descriptor + dictionary_id;
+    let Some(field) = fields.get(start..start + length).filter(|field| !field.is_empty()) else {
+        return Ok(None);
+    };
+    let mut bytes = [0; 8];
+    bytes.iter_mut().zip(field).for_each(|(to, from)| *to = *from);
+    let least = if length == 2 { 256 } else { 0 };
+    Ok(Some(u64::from_le_bytes(bytes).saturating_add(least)))
 }
 
 #[cfg(feature = "decompress")]
@@ -158,6 +193,35 @@ mod tests {
         ] {
             assert!(zstd(&data).is_err(), "{why}");
         }
+    }
+
+    /// A frame that says how long it is, in a field of so many bytes, and has `count` of them.
+    fn sized(length: usize, says: u64, count: u32) -> Vec<u8> {
+        let flag = [0, 0, 1, 1, 2, 2, 2, 2, 3][length];
+        let single_segment = u8::from(length == 1) << 5;
+        let mut out = vec![0x28, 0xb5, 0x2f, 0xfd, flag << 6 | single_segment];
+        out.extend((length > 1).then_some(0));
+        out.extend(&says.to_le_bytes()[..length]);
+        out.extend(&frame(0, 7, count)[6..]);
+        out
+    }
+
+    #[test]
+    fn a_frame_is_as_long_as_it_says() {
+        let zstd = |data: &[u8], size| cluster(Compression::Zstd, data, size).is_ok();
+        for (length, says, count) in [(1, 200, 200), (2, 512 - 256, 512), (4, 1024, 1024), (8, 1024, 1024)] {
+            let size = count.into();
+            assert!(zstd(&sized(length, says, count), size), "{length}");
+            assert!(!zstd(&sized(length, says + 1, count), size), "{length}");
+            assert!(!zstd(&sized(length, 0, count), size), "{length}");
+            let mut reserved = sized(length, says, count);
+            reserved[4] |= 8;
+            assert!(!zstd(&reserved, size), "{length}");
+        }
+        // Nobody needs bit 4.
+        let mut unused = frame(0, 7, 1024);
+        unused[4] |= 16;
+        assert!(zstd(&unused, 1024));
     }
 
     #[test]

@@ -4,15 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Structure;
 use super::refcounts::MOST_NARROW;
-use crate::qcow2::bitmap::{BitmapTableEntryKind, BitmapsExtension};
+use crate::qcow2::bitmap::{AUTOCLEAR_BITMAPS, BitmapTableEntryKind, BitmapsExtension};
 use crate::qcow2::check::{LostTable, LostTables, Referrers, Survey, snapshot_entries, survey};
 use crate::qcow2::geometry::{Area, Geometry};
 use crate::qcow2::refcount::RefcountBlock;
 use crate::qcow2::segments::segments;
 use crate::qcow2::tables::Tables;
 
-/// Autoclear feature bit 0: the bitmaps are as the disk is.
-const AUTOCLEAR_BITMAPS: u64 = 1;
 /// So many runs of wrong refcounts a block has where something went wrong; one that is none has more.
 const MOST_WRONG: u64 = 64;
 

@@ -94,6 +94,14 @@ impl Fixed {
         }
     }
 
+    /// Decides the last bytes of a name that others stand in for, unless they would mean something there.
+    pub(super) fn end_with(&mut self, at: u64, ending: &[u8], structure: Structure) {
+        let end = at + ending.len() as u64;
+        if !self.barred.iter().any(|barred| barred.start < end && at < barred.end) {
+            self.put_stand_in(at, ending, structure);
+        }
+    }
+
     /// Has `length` bytes replaced by whatever is not what they were.
     pub(super) fn fill(&mut self, at: u64, length: u64, structure: Structure) {
         for at in at..at.saturating_add(length) {

@@ -1,5 +1,6 @@
 //! What is no table of numbers: the header, its extensions, snapshot table, bitmap directory.
 
+use super::endings::Endings;
 use super::fixed::Fixed;
 use super::{Options, Redacted, Structure};
 use crate::bytes::clipped;
@@ -196,14 +197,15 @@ impl Records<'_> {
     pub(super) fn bitmaps(&mut self, header: &Header<'_>) {
         for extension in header.extensions().map_while(Result::ok) {
             if let Ok(Content::Bitmaps(bitmaps)) = extension.content() {
+                let mut endings = Endings::default();
                 for bitmap in bitmaps.directory(header.image()).map_while(Result::ok) {
-                    self.bitmap(header, &bitmap);
+                    self.bitmap(header, &bitmap, &endings.of(bitmap.name));
                 }
             }
         }
     }
 
-    fn bitmap(&mut self, header: &Header<'_>, bitmap: &Bitmap<'_>) {
+    fn bitmap(&mut self, header: &Header<'_>, bitmap: &Bitmap<'_>, ending: &[u8]) {
         let fixed = bitmap.fixed;
         let length = header.image().len() as u64;
         let offset = fixed.bitmap_table_offset;
@@ -229,6 +231,12 @@ impl Records<'_> {
         self.redacted.blanked += u64::from(kept != fixed || fixed.extra_data_size > 0);
         self.fixed.put(bitmap.offset.0, &kept.to_bytes(), Structure::BitmapDirectory);
         let name_at = bitmap.offset.0 + BitmapEntryHeader::SIZE + u64::from(fixed.extra_data_size);
+        if !self.options.keep_names {
+            // Two bitmaps of one name would be another finding, and no program would open the copy.
+            let length = bitmap.name.len() as u64;
+            let ending = ending.get(ending.len().saturating_sub(bitmap.name.len())..).unwrap_or_default();
+            self.fixed.end_with(name_at + length - ending.len() as u64, ending, Structure::BitmapDirectory);
+        }
         self.name(name_at, bitmap.name, Structure::BitmapDirectory);
     }
 }
