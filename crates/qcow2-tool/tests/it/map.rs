@@ -185,6 +185,23 @@ fn a_chain_of_odd_names() {
 }
 
 #[test]
+fn a_backing_file_with_the_protocol_file() {
+    let folder = scratch();
+    let (image, base) = (folder.path().join("image"), folder.path().join("base"));
+    std::fs::write(&base, vec![7; 1 << 20]).unwrap();
+    let name = format!("file:{}", text(&base));
+    let wanted = Qcow2::new(1 << 20).backing_file(&name, Some("raw")).build().unwrap();
+    std::fs::write(&image, wanted).unwrap();
+    same_as(&image, &["--chain"], &image);
+    qcow2(&image, &["check", "--chain"]).expect(0);
+    // Of one that is not absolute, the folder is the current one.
+    let wanted = Qcow2::new(1 << 20).backing_file("file:base", Some("raw")).build().unwrap();
+    std::fs::write(&image, wanted).unwrap();
+    let refused = qcow2(&image, &["map", "--chain"]).expect(1).err();
+    assert!(refused.contains("cannot open base: "), "{refused}");
+}
+
+#[test]
 fn an_external_data_file() {
     let folder = scratch();
     let image = folder.path().join("image");

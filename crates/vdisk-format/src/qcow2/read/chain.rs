@@ -81,12 +81,13 @@ impl fmt::Display for Format {
 }
 
 /// Opens an image, and **every file that it and its backing files name**: whoever wrote them chooses which files of this
-/// machine are read. Names are taken as relative to the folder of the image that they are in. Where an image does not say
+/// machine are read. Names are taken as relative to the folder of the image that they are in, and those that begin with
+/// `file:` as relative to the current folder. Where an image does not say
 /// what its backing file's format is, that is guessed from its first bytes, as QEMU does, which whoever writes to a raw disk
 /// can make into anything.
 ///
 /// # Errors
-/// As [`Image::open`]; [`Error::Unsupported`] for names with a protocol, `json:` included, for formats and headers that
+/// As [`Image::open`]; [`Error::Unsupported`] for names with another protocol, `json:` included, for formats and headers that
 /// cannot be read, for a file that is in the chain already, and for chains of more than [`MAX_CHAIN`] images.
 pub fn open_chain(path: impl AsRef<Path>) -> Result<Chain> {
     match open_chain_partly(path)? {
@@ -277,6 +278,10 @@ impl ChainImage {
 
     /// The file that a name in this image means.
     fn resolve(&self, name: &[u8]) -> Result<PathBuf> {
+        // As for QEMU, such a name is not one in the folder.
+        if let Some(file) = name.strip_prefix(b"file:").and_then(path_of) {
+            return Ok(file.to_owned());
+        }
         let has_protocol = name.iter().find(|&&byte| byte == b':' || byte == b'/') == Some(&b':');
         let file = if has_protocol { None } else { path_of(name) };
         let Some(file) = file else {
