@@ -49,7 +49,8 @@ pub struct Finding {
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
     pub bitmaps: Vec<u32>,
     /// The parts of the virtual disk that are concerned, in bytes and in order: all of a faulty entry's, else those of the
-    /// `owners`. Of a table that many L1 entries name, those of the first four.
+    /// `owners`. Of a table that many L1 entries name, those of the first four; no more than 256. None where it is not known
+    /// which they are, as of a table that was lost.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
     pub guest: Vec<Range<u64>>,
 }
@@ -78,7 +79,10 @@ impl Finding {
     }
 }
 
-/// Parts of a disk in order, those that touch as one.
+/// Most parts of a disk that a finding has.
+const MOST_PARTS: usize = 256;
+
+/// Parts of a disk in order, those that touch as one; the first of them, where they are many.
 pub(crate) fn joined(parts: impl IntoIterator<Item = Range<u64>>) -> Vec<Range<u64>> {
     let mut parts: Vec<_> = parts.into_iter().collect();
     parts.sort_unstable_by_key(|part| (part.start, part.end));
@@ -89,6 +93,7 @@ pub(crate) fn joined(parts: impl IntoIterator<Item = Range<u64>>) -> Vec<Range<u
         }
         touches
     });
+    parts.truncate(MOST_PARTS);
     parts
 }
 

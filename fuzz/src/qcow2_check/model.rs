@@ -120,8 +120,7 @@ impl<'a> Model<'a> {
     /// Counts a reference to each cluster of a part of the file, or a corruption where the file does not have it.
     fn claim(&mut self, part: Part, marked: bool) -> Walked {
         let Some((first, last)) = self.clusters(part) else {
-            self.corrupt(part.1 > 0 && part.1 >> 63 == 0);
-            self.extra(part.1 >> 63 != 0);
+            self.corrupt(part.1 > 0);
             return Some(());
         };
         self.work(last - first + 1)?;
@@ -279,7 +278,10 @@ impl<'a> Model<'a> {
         let extensions = image.extensions();
         if image.crypt_method == 2 {
             let header = extensions.crypto_headers.iter().rev().find_map(|&header| header);
-            if let Some(header) = header {
+            // The length is signed for QEMU.
+            let is_counted = header.is_some_and(|(_, length)| length >> 63 == 0);
+            self.extra(header.is_some() && !is_counted);
+            if let Some(header) = header.filter(|_| is_counted) {
                 self.region(header, false)?;
             }
             let has_luks = header.and_then(|(start, _)| start.checked_add(592));

@@ -612,6 +612,12 @@ fn two_bitmaps_of_one_name() {
     assert!(try_img(&["check", "-f", "qcow2", text(&path)]).err().contains("already exists"));
     let explained = qcow2(&path, &["explain", &second.to_string()]).expect(0).out();
     assert!(explained.contains("name: 'aa'") && explained.contains("[bitmap-name]"), "{explained}");
+    // For QEMU, names end before a zero.
+    bytes.clone().with(second - 32, b"a\0").with(second, b"a\x01").write(&path);
+    assert_eq!(json(&path, &["check"]).0, Some(0));
+    bytes.clone().with(second - 32, b"a\0").with(second - 6, &[0, 1]).write(&path);
+    assert!(has(&json(&path, &["check"]).1, "bitmap-name"));
+    assert!(try_img(&["check", "-f", "qcow2", text(&path)]).err().contains("already exists"));
     // Bitmaps that are not as the disk is are not loaded.
     bytes.with_u64(at::AUTOCLEAR_FEATURES, 0).write(&path);
     let (status, document) = json(&path, &["check"]);

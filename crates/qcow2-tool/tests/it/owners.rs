@@ -221,6 +221,21 @@ fn owners_beyond_eight_are_others() {
 }
 
 #[test]
+fn owners_of_many_clusters_may_have_others() {
+    let folder = scratch();
+    let path = folder.path().join("image");
+    let bytes = base(&path);
+    let (block, host) = (bytes.place(bytes.refcount_table()), bytes.host(0));
+    for (count, last) in [(64, "data ("), (65, "perhaps others")] {
+        let refcounts = [0, 2].repeat(count);
+        bytes.clone().with(block + host / 4096 * 2, &refcounts).write(&path);
+        let owners = first(&path, "refcount-too-high").1;
+        let owners: Vec<&str> = owners.as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        assert!(owners.last().is_some_and(|owner| owner.starts_with(last)), "{owners:?}");
+    }
+}
+
+#[test]
 fn snapshots_beyond_forty_are_in_the_document() {
     let folder = scratch();
     let path = folder.path().join("image");

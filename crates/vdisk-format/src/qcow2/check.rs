@@ -113,6 +113,19 @@ fn errors(report: &Report) -> u64 {
     report.findings().iter().filter(|finding| finding.severity == Severity::Error).count() as u64
 }
 
+/// What is wrong with fields of the header, of the snapshot table and of the bitmap directory, each for itself: nobody looks
+/// where they lead.
+pub(in crate::qcow2) fn fields(tables: &Tables<'_>) -> Report {
+    let mut report = header(tables.header());
+    report.raise(&FATAL, Severity::Error);
+    let (mut check, mut findings) = (Check::default(), Findings::new(report));
+    let mut walk = Walk::new(tables, &mut check, &mut findings);
+    walk.agreement();
+    walk.snapshot_fields();
+    walk.tell();
+    findings.finish().0
+}
+
 /// Counts who refers to what, compares that with the refcounts, and says what follows.
 fn tables_of(tables: &Tables<'_>, options: Options, check: &mut Check, findings: &mut Findings) {
     let geometry = tables.geometry();

@@ -19,7 +19,7 @@ use std::ops::Range;
 use crate::bytes::clipped;
 use crate::error::{Error, Result};
 use crate::qcow2::bitmap::BitmapTableEntryKind;
-use crate::qcow2::check::check;
+use crate::qcow2::check;
 use crate::qcow2::claims::{Claim, L1Place, Owner};
 use crate::qcow2::geometry::Area;
 use crate::qcow2::header::Header;
@@ -33,16 +33,8 @@ use crate::view::View;
 /// Most bytes of a text that an explanation holds: as long as a name can be.
 const MOST_TEXT: u64 = 1 << 16;
 
-/// Findings about all of a cluster or table, which are told where it begins.
-const ABOUT_ALL: [&str; 7] = [
-    "leak",
-    "refcount-too-high",
-    "refcount-too-low",
-    "refcount-overflow",
-    "snapshot-table",
-    "snapshot-table-outside",
-    "bitmap-directory-outside",
-];
+/// Findings that are not told where the field is that is wrong, but where something else begins.
+const ELSEWHERE: [&str; 2] = ["bitmap-table", "crypto-header-unaligned"];
 
 /// What the byte at an offset of the image file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -248,24 +240,25 @@ pub struct Refcount {
 /// [`Error::Truncated`] where there is no header.
 pub fn explain<'a>(image: impl Into<View<'a>>, offset: HostOffset) -> Result<Explanation> {
     let view = image.into();
-    let (mut parts, owners) = match Tables::new(&view) {
+    let (parts, owners) = match Tables::new(&view) {
         Ok(tables) => {
             let owners = owners(&tables, offset);
-            (parts(&tables, &owners), Some(owners))
+            let mut parts = parts(&tables, &owners);
+            if parts.iter().any(Part::has_rules_of_its_own) {
+                let report = check::fields(&tables);
+                let judged = parts.iter_mut().filter(|part| part.has_rules_of_its_own());
+                judged.for_each(|part| part.judge(&report));
+            }
+            (parts, Some(owners))
         }
         Err(Error::Refused { .. }) => {
-            let part = header::part(&Header::parse(view.bytes())?, offset.0);
-            (vec![Part { owner: Some(Owner::Header), ..part }], None)
+            let header = Header::parse(view.bytes())?;
+            let mut part = Part { owner: Some(Owner::Header), ..header::part(&header, offset.0) };
+            part.judge(&check::header(&header));
+            (vec![part], None)
         }
         Err(error) => return Err(error),
     };
-    if parts.iter().any(Part::has_rules_of_its_own) {
-        let check = check(&view)?;
-        parts
-            .iter_mut()
-            .filter(|part| part.has_rules_of_its_own())
-            .for_each(|part| part.judge(&check.report));
-    }
     Ok(Explanation { offset, owners, parts })
 }
 
@@ -333,8 +326,8 @@ impl Part {
     fn judge(&mut self, report: &Report) {
         let place = self.place.offset.0..self.place.end();
         let is_about = |finding: &&Finding| {
-            let is_about_all = !finding.owners.is_empty() || ABOUT_ALL.contains(&finding.code);
-            finding.severity > Severity::Note && !is_about_all && place.contains(&finding.offset.0)
+            let is_here = !ELSEWHERE.contains(&finding.code) && !finding.code.starts_with("luks-");
+            finding.severity > Severity::Note && is_here && place.contains(&finding.offset.0)
         };
         self.problems.extend(report.findings().iter().filter(is_about).map(|finding| {
             format!("expected {}, found {} [{}]", finding.expected, finding.found, finding.code)

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 use tool_support::{Failure, Out, Outcome, number};
-use vdisk_format::qcow2::claims::Owner;
-use vdisk_format::qcow2::explain::{EntryProblem, owners};
+use vdisk_format::qcow2::claims::{Owner, claims};
+use vdisk_format::qcow2::explain::EntryProblem;
 use vdisk_format::qcow2::l2::Subcluster;
 use vdisk_format::qcow2::{L2Entry, Mapping};
 use vdisk_format::units::HostOffset;
@@ -108,16 +108,23 @@ fn table<'a>(show: &Show<'_, 'a>, text: &str, snapshot: Option<&str>) -> Outcome
         if let (None, None) = (entry, snapshot) {
             return Ok(of_a_snapshot(show, offset));
         }
-        return Ok(Found { offset, l1_index: entry.map(|(index, _)| index), whose });
+        return Ok(Found {
+            offset,
+            l1_index: entry.map(|(index, _)| index),
+            whose: whose.filter(|_| entry.is_some()),
+        });
     }
     named(if number < l1.length / 8 { number } else { geometry.indices(number).0 })
 }
 
 /// A table that the disk as it is does not have: the first snapshot's that has it.
 fn of_a_snapshot<'a>(show: &Show<'_, 'a>, offset: HostOffset) -> Found<'a> {
-    let place = owners(show.tables, offset).claims.into_iter().find_map(|claim| match claim.owner {
-        Owner::L2Table { l1_entries } if claim.area.offset == offset => Some(l1_entries.first),
-        _ => None,
+    let cluster = offset.0 >> show.tables.geometry().cluster_bits();
+    let is_wanted = |first: u64, count: u64| cluster.checked_sub(first).is_some_and(|within| within < count);
+    let mut place = None;
+    claims(show.tables, &is_wanted, &mut |claim| match claim.owner {
+        Owner::L2Table { l1_entries } if claim.area.offset == offset => place = Some(l1_entries.first),
+        _ => {}
     });
     let number = place.and_then(|place| place.snapshot);
     let mut snapshots = show.tables.snapshots().map_while(Result::ok);
@@ -166,7 +173,7 @@ impl Head for Table<'_> {
             (Some(index), Some(guest)) => write!(out, ", of L1 entry {index}, guest offset {guest:#x}")?,
             (Some(index), None) => write!(out, ", of L1 entry {index}, beyond all disks")?,
         }
-        if let Some(whose) = self.snapshot.filter(|_| self.l1_index.is_some()) {
+        if let Some(whose) = self.snapshot {
             whose.text(out)?;
         }
         write!(out, ": {} entries", self.entries)?;

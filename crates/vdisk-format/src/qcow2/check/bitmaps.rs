@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::header::{MAX_DISTINCT, truncated};
+use crate::bytes::up_to_zero;
 use crate::limits::{BITMAP_GRANULARITY_BITS, MAX_BITMAP_BYTES, MAX_BITMAP_NAME, MAX_BITMAPS};
 use crate::qcow2::bitmap::{AUTOCLEAR_BITMAPS, Bitmap, BitmapEntryHeader, BitmapsExtension};
 use crate::qcow2::header::Header;
@@ -40,8 +41,10 @@ pub(super) fn directory(
             Err(error) => return truncated(report, "bitmap-directory-truncated", &error),
         };
         end = bitmap.next.0;
-        bitmap_findings(header, &bitmap, report);
-        if !names.insert(bitmap.name) {
+        bitmap_findings(header, &bitmap, are_loaded, report);
+        // Longer ones are wrong in any case.
+        let is_name = bitmap.fixed.name_size <= MAX_BITMAP_NAME;
+        if is_name && !names.insert(up_to_zero(bitmap.name)) {
             let at = bitmap.offset.0 + BitmapEntryHeader::SIZE + u64::from(bitmap.fixed.extra_data_size);
             let expected = "a name that no other bitmap has";
             let name = String::from_utf8_lossy(bitmap.name);
@@ -64,11 +67,12 @@ pub(super) fn directory(
     }
 }
 
-fn bitmap_findings(header: &Header<'_>, bitmap: &Bitmap<'_>, report: &mut Report) {
+fn bitmap_findings(header: &Header<'_>, bitmap: &Bitmap<'_>, are_loaded: bool, report: &mut Report) {
     let fixed = &bitmap.fixed;
     let offset = bitmap.offset.0;
     let mut wrong = |field: &str, expected: &str, found: String| {
         let field = fixed.fields().map(|(known, _)| known).find(|known| known.name == field);
+        debug_assert!(field.is_some(), "a field of the entry");
         let at = offset.saturating_add(field.map_or(0, |field| field.offset));
         let (code, place) = ("bitmap-directory-entry", "bitmap directory entry");
         report.add(Severity::Error, code, place, at, expected, found);
@@ -104,7 +108,7 @@ fn bitmap_findings(header: &Header<'_>, bitmap: &Bitmap<'_>, report: &mut Report
         );
     }
     // QEMU looks at the sizes of those that it loads.
-    let is_loaded = fixed.flags & 1 == 0 && header.v3.autoclear_features & AUTOCLEAR_BITMAPS != 0;
+    let is_loaded = fixed.flags & 1 == 0 && are_loaded;
     let needed = header.cluster_size().and_then(|size| fixed.table_entries_needed(header.v2.size, size));
     let entries = u64::from(fixed.bitmap_table_size);
     let is_wrong = needed.is_some_and(|needed| is_loaded && entries != needed);

@@ -215,6 +215,16 @@ impl Fault {
         }
     }
 
+    /// The L2 table that is empty, or no table any more.
+    pub(super) fn l2_table(&self) -> Option<u64> {
+        match self {
+            Self::EmptyTables { first: table, count: 1, .. } | Self::WithoutData { table, .. } => {
+                Some(*table)
+            }
+            _ => None,
+        }
+    }
+
     /// The clusters whose owners are worth knowing.
     pub(super) fn contested(&self, geometry: &Geometry) -> Option<Range<u64>> {
         let cluster = |offset: u64| {

@@ -209,6 +209,7 @@ mod tests {
     use crate::generate::{Qcow2, Snapshot};
     use crate::qcow2::Tables;
     use crate::qcow2::check::check;
+    use crate::qcow2::geometry::OFFSET_MASK;
 
     fn set(image: &mut [u8], at: u64, value: u64) {
         image[at as usize..][..8].copy_from_slice(&value.to_be_bytes());
@@ -284,6 +285,35 @@ mod tests {
             image[to..to + (1 << 14)].copy_from_slice(&whole[to..to + (1 << 14)]);
             let found = check(&image).unwrap();
             assert!(found.lost_mappings == 2 && !found.report.has("missing-table"), "{:#?}", found.report);
+        }
+    }
+
+    /// What a snapshot alone has is told of the snapshot; what the disk has as well, of the disk.
+    #[test]
+    fn tables_of_snapshots_that_the_file_has_lost() {
+        let disk = Qcow2::new(1 << 20).cluster_bits(14).data(0, vec![1; 1 << 18]);
+        let mut image = disk.snapshot(Snapshot::new("1", "kept")).data(0, vec![2; 1 << 18]).build().unwrap();
+        let (active, snapshot) = {
+            let tables = Tables::new(&image).unwrap();
+            let snapshot = tables.snapshots().next().unwrap().unwrap().l1_table();
+            (tables.geometry().l1_table().offset.0, snapshot.offset.0)
+        };
+        for (l1_tables, place) in
+            [(&[snapshot][..], "L1 entry 0 of snapshot 0"), (&[snapshot, active], "L1 entry 0")]
+        {
+            for &l1 in l1_tables {
+                let at = l1 as usize;
+                let table = u64::from_be_bytes(image[at..at + 8].try_into().unwrap()) & OFFSET_MASK;
+                if table < image.len() as u64 {
+                    image[table as usize..][..1 << 14].fill(0);
+                }
+                let end = image.len() as u64;
+                set(&mut image, l1, end);
+            }
+            let found = check(&image).unwrap();
+            let missing = found.report.findings().iter().filter(|finding| finding.code == "missing-table");
+            assert!(missing.map(|finding| finding.place.as_str()).eq([place]), "{:#?}", found.report);
+            assert_eq!(found.lost_mappings, 1);
         }
     }
 

@@ -14,7 +14,7 @@ use crate::report::{Finding, joined};
 /// Most owners that a finding names, and most that all findings name, if they have more than two each.
 const MOST_OWNERS: usize = 8;
 const MOST_TOGETHER: usize = 4096;
-/// So many clusters of a range are looked at: as many owners as are named there will be among them.
+/// So many clusters of a range are looked at.
 const MOST_CLUSTERS: u64 = 64;
 
 /// Ranges of clusters, and who claims something there.
@@ -81,9 +81,14 @@ impl Owners {
         let told = match self.last.take() {
             Some((of, told)) if of == range => told,
             _ => {
-                let others = others.iter().map(|_| "others".to_owned());
+                let is_all = clusters.end - clusters.start <= MOST_CLUSTERS;
+                let others = match others {
+                    [_, ..] => Some("others"),
+                    [] if !is_all && !named.is_empty() => Some("perhaps others"),
+                    [] => None,
+                };
                 Told {
-                    owners: named.iter().map(told).chain(others).collect(),
+                    owners: named.iter().map(told).chain(others.map(str::to_owned)).collect(),
                     guest: joined(named.iter().flat_map(|claim| self.guest(claim, l1_tables))),
                 }
             }

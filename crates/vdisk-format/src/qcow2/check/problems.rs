@@ -100,6 +100,11 @@ impl Problems {
         let visited = self.in_l2_tables.iter().map(|problem| problem.clusters(&geometry));
         let mut owners = Owners::new(tables, contested.chain(visited));
         let l1_tables = L1Tables::new(tables);
+        let l2_tables = self.l2_tables(&l1_tables, tables);
+        let guest = |table: u64, index, count| {
+            let places = l2_tables.get(&table).into_iter();
+            joined(places.flat_map(|places| l1_tables.guest(&geometry, places, index, count)))
+        };
         for fault in &self.kept {
             let mut finding = fault.finding(tables);
             named::fault(fault, &mut finding);
@@ -124,21 +129,15 @@ impl Problems {
                 let parts = places.iter().flat_map(|places| l1_tables.guest(&geometry, places, 0, entries));
                 finding.guest = joined(parts);
             }
+            if let Some(table) = fault.l2_table() {
+                finding.guest = guest(table, 0, geometry.l2_entries());
+            }
             // Whose table it is has been said.
             if fault.is_in_table() && finding.owners.len() == 1 {
                 finding.owners.clear();
             }
             findings.push(finding);
         }
-        let wanted: BTreeSet<u64> = self.in_l2_tables.iter().map(|problem| problem.place.table).collect();
-        let l2_tables: BTreeMap<u64, L1Places> = match wanted.last() {
-            Some(&last) => {
-                // Most that are not wanted are no tables at all.
-                let is_wanted = |table| table <= last && wanted.contains(&table);
-                l1_tables.l2_tables(tables, is_wanted).collect()
-            }
-            None => BTreeMap::new(),
-        };
         for problem in &self.in_l2_tables {
             let mut finding = problem.finding(tables);
             owners.name(&problem.clusters(&geometry), &l1_tables, &mut finding);
@@ -149,6 +148,18 @@ impl Problems {
             finding.guest = joined(parts);
             findings.push(finding);
         }
+    }
+}
+
+impl Problems {
+    /// The L2 tables that findings are about, each with the entries that name it.
+    fn l2_tables(&self, l1_tables: &L1Tables, tables: &Tables<'_>) -> BTreeMap<u64, L1Places> {
+        let visited = self.in_l2_tables.iter().map(|problem| problem.place.table);
+        let wanted: BTreeSet<u64> = visited.chain(self.kept.iter().filter_map(Fault::l2_table)).collect();
+        let Some(&last) = wanted.last() else { return BTreeMap::new() };
+        // Most that are not wanted are no tables at all.
+        let is_wanted = |table| table <= last && wanted.contains(&table);
+        l1_tables.l2_tables(tables, is_wanted).collect()
     }
 }
 

@@ -44,6 +44,16 @@ impl Walk<'_, '_> {
         self.region(Owner::SnapshotTable, Area::new(start, end - start));
     }
 
+    /// What is wrong with entries of the snapshot table, whatever they lead to.
+    pub(super) fn snapshot_fields(&mut self) {
+        for entry in SnapshotEntries::new(self.tables) {
+            self.extra_data(&entry);
+            if let Some(fault) = self.refused(&entry) {
+                self.problems.add(fault, self.findings);
+            }
+        }
+    }
+
     fn extra_data(&mut self, entry: &SnapshotEntry) {
         let SnapshotEntry { index, offset: entry, fixed, .. } = *entry;
         let size = fixed.extra_data_size;

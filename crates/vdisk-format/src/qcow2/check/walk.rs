@@ -148,7 +148,7 @@ impl<'t, 'a> Walk<'t, 'a> {
     }
 
     /// Why QEMU does not look into a snapshot's L1 table.
-    fn refused(&self, snapshot: &SnapshotEntry) -> Option<Fault> {
+    pub(super) fn refused(&self, snapshot: &SnapshotEntry) -> Option<Fault> {
         let table = snapshot.l1_table();
         let (index, entry) = (snapshot.index, snapshot.offset);
         if !self.geometry.is_aligned(table.offset.0) {
@@ -225,9 +225,12 @@ impl<'t, 'a> Walk<'t, 'a> {
     pub(super) fn note(&mut self, owner: Owner, area: Area) -> bool {
         let is_there = self.is_there(area);
         if !is_there {
-            // QEMU's lengths are signed: it counts nothing of such an encryption header, which alone can be so long.
-            let is_counted = i64::try_from(area.length).is_ok();
-            *if is_counted { &mut self.check.corruptions } else { &mut self.check.extra_corruptions } += 1;
+            // QEMU's lengths are signed: it counts nothing of an encryption header whose length is below 0 then.
+            if matches!(owner, Owner::CryptoHeader) && i64::try_from(area.length).is_err() {
+                self.check.extra_corruptions += 1;
+            } else {
+                self.check.corruptions += 1;
+            }
             self.problems.add(Fault::RegionOutside(Region { owner, area }), self.findings);
         } else if area.length > 0 {
             self.others.push(Other::new(owner, area));

@@ -20,8 +20,20 @@ pub(super) fn snapshot_table(tables: &Tables<'_>, offset: u64) -> Part {
     let image = tables.view().bytes();
     let mut found = snapshots.filter(|snapshot| contains(snapshot.area(), offset));
     let part = found.next().map(|snapshot| snapshot_entry(image, &snapshot, offset));
-    part.or_else(|| cut_snapshot_entry(tables, offset))
-        .unwrap_or_else(|| Part::unused(offset, offset + 1, "snapshot table"))
+    let part = part.or_else(|| cut_snapshot_entry(tables, offset));
+    let part = part.unwrap_or_else(|| Part::unused(offset, offset + 1, "snapshot table"));
+    with_place(part, "l1_table_offset", tables)
+}
+
+/// The part, with what is wrong with the place that a field names: that it is in the file, a check says elsewhere. Where it is
+/// not aligned, it says so here.
+fn with_place(part: Part, field: &str, tables: &Tables<'_>) -> Part {
+    let value = match part.subject {
+        Subject::Field { name, value, .. } if name == field => value,
+        _ => return part,
+    };
+    let problems = EntryProblem::of_offset(HostOffset(value), &tables.geometry());
+    part.with(problems.filter(|problem| *problem == EntryProblem::PastEnd))
 }
 
 /// Of an entry that goes on behind the file's end, the fields are there.
@@ -69,7 +81,7 @@ pub(super) fn bitmap_directory(tables: &Tables<'_>, offset: u64) -> Part {
     let name_at = extra_at + u64::from(bitmap.fixed.extra_data_size);
     let name_size = u64::from(bitmap.fixed.name_size);
     if let Some(part) = Part::field(NAME, bitmap.fixed.fields(), start, offset) {
-        return part;
+        return with_place(part, "bitmap_table_offset", tables);
     }
     if offset < name_at {
         return Part::unused(

@@ -127,7 +127,8 @@ fn frame_content_size(frame: &[u8]) -> Result<Option<u64>, String> {
     let mut bytes = [0; 8];
     bytes.iter_mut().zip(field).for_each(|(to, from)| *to = *from);
     let least = if length == 2 { 256 } else { 0 };
-    Ok(Some(u64::from_le_bytes(bytes).saturating_add(least)))
+    // The largest number is how zstd itself writes that it does not know.
+    Ok(Some(u64::from_le_bytes(bytes).saturating_add(least)).filter(|&size| size != u64::MAX))
 }
 
 #[cfg(feature = "decompress")]
@@ -218,6 +219,7 @@ mod tests {
             reserved[4] |= 8;
             assert!(!zstd(&reserved, size), "{length}");
         }
+        assert!(zstd(&sized(8, u64::MAX, 1024), 1024) && !zstd(&sized(8, u64::MAX - 1, 1024), 1024));
         // Nobody needs bit 4.
         let mut unused = frame(0, 7, 1024);
         unused[4] |= 16;

@@ -1,32 +1,43 @@
 //! [`Endings`]: what makes names differ in the copy that differ in the image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// None of these stands in for a byte of a name else.
-const DIGITS: &[u8; 34] = b"123456789abcdefghijklmnopqrstuvwyz";
+use super::fixed::FILLERS;
+use crate::bytes::up_to_zero;
 
-/// The names that were seen, each with its number among those of its length, from 0.
-#[derive(Debug, Default)]
+/// The names of a directory, each with its number among those of its length, from 0.
+#[derive(Debug)]
 pub(super) struct Endings<'a> {
+    /// Bytes that are in none of the names, nor stand in for one elsewhere.
+    digits: Vec<u8>,
     numbers: BTreeMap<&'a [u8], u64>,
     counts: BTreeMap<usize, u64>,
 }
 
 impl<'a> Endings<'a> {
+    /// For these names.
+    pub(super) fn new(names: impl Iterator<Item = &'a [u8]>) -> Self {
+        let used: BTreeSet<u8> = names.flatten().chain(&FILLERS).copied().collect();
+        // What can be read first; no control characters.
+        let digits = (b'!'..=b'~').chain(0x80..=0xff).filter(|byte| !used.contains(byte)).collect();
+        Self { digits, numbers: BTreeMap::new(), counts: BTreeMap::new() }
+    }
+
     /// How what stands in for `name` has to end: as for an equal name, and as for no other of that length. It may be longer
-    /// than the name where there are too many.
+    /// than the name where there are too many. Names end, for QEMU, before their first zero.
     pub(super) fn of(&mut self, name: &'a [u8]) -> Vec<u8> {
         let next = self.counts.entry(name.len()).or_default();
-        let mut number = *self.numbers.entry(name).or_insert_with(|| {
+        let mut number = *self.numbers.entry(up_to_zero(name).unwrap_or_default()).or_insert_with(|| {
             *next += 1;
             *next - 1
         });
+        let base = self.digits.len() as u64;
         let mut ending = Vec::new();
         // There is no digit 0, so that no ending is the end of another one with a filler before it.
-        while number > 0 {
+        while number > 0 && base > 0 {
             number -= 1;
-            ending.extend(DIGITS.get((number % DIGITS.len() as u64) as usize));
-            number /= DIGITS.len() as u64;
+            ending.extend(self.digits.get((number % base) as usize));
+            number /= base;
         }
         ending.reverse();
         ending
@@ -36,21 +47,43 @@ impl<'a> Endings<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
+
+    /// What stands in for names, in the order in which they come.
+    fn filled<'a>(names: &[&'a [u8]]) -> Vec<Vec<u8>> {
+        let mut endings = Endings::new(names.iter().copied());
+        let fill = |name: &&'a [u8]| {
+            let ending = endings.of(name);
+            [vec![FILLERS[0]; name.len() - ending.len()], ending].concat()
+        };
+        names.iter().map(fill).collect()
+    }
+
+    fn differ(names: &[Vec<u8>]) -> bool {
+        names.iter().collect::<BTreeSet<_>>().len() == names.len()
+    }
 
     #[test]
     fn equal_names_end_alike_and_no_others() {
-        let names: Vec<String> = (0..3000).map(|number| format!("{number:04}")).collect();
-        let mut endings = Endings::default();
-        let found: Vec<_> = names.iter().map(|name| endings.of(name.as_bytes())).collect();
-        assert_eq!(
-            (found[0].as_slice(), found[1].as_slice(), found[35].as_slice()),
-            (&b""[..], &b"1"[..], &b"11"[..])
-        );
-        let filled = found.iter().map(|ending| [&b"xxxx"[ending.len()..], ending].concat());
-        assert_eq!(filled.collect::<BTreeSet<_>>().len(), names.len());
-        assert_eq!(endings.of(b"0002"), found[2]);
-        // One of another length needs none.
-        assert_eq!(endings.of(b"2"), b"");
+        let names: Vec<String> = (0..9999).map(|number| format!("{number:04}")).collect();
+        let names: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
+        let found = filled(&names);
+        assert!(differ(&found));
+        let keeps = |(name, filled): (&&[u8], &Vec<u8>)| name.iter().zip(filled).any(|(old, new)| old == new);
+        assert!(!names.iter().zip(&found).any(keeps), "no byte stays");
+        // One of another length needs no ending; a name ends before a zero.
+        assert_eq!(filled(&[b"aa", b"bb", b"c", b"aa", b"bb"]), [b"xx", &b"x!"[..], b"x", b"xx", b"x!"]);
+        let found = filled(&[b"a\0b", b"a\0c", b"b\0c"]);
+        assert!(found[0] == found[1] && found[1] != found[2]);
+    }
+
+    #[test]
+    fn names_of_one_byte() {
+        let names: Vec<[u8; 1]> = (b'0'..=b'z').map(|byte| [byte]).collect();
+        let names: Vec<&[u8]> = names.iter().map(<[u8; 1]>::as_slice).collect();
+        assert!(differ(&filled(&names)));
+        // Where each byte is in a name, there is nothing to tell them apart with.
+        let names: Vec<[u8; 1]> = (0..=255).map(|byte| [byte]).collect();
+        let names: Vec<&[u8]> = names.iter().map(<[u8; 1]>::as_slice).collect();
+        assert!(!differ(&filled(&names)));
     }
 }

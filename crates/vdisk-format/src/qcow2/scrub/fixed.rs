@@ -149,14 +149,16 @@ impl Fixed {
         self.words.get(&(at / 8))
     }
 
-    /// Which bytes of the eight at `at`, which need not be a multiple of 8, are decided.
+    /// Which bytes of the eight at `at`, which need not be a multiple of 8, are decided. Those that may be any are the first
+    /// filler, as a rule.
     pub(super) fn decided(&self, at: u64) -> Decided {
         let (mut free, mut bits) = ([u8::MAX; 8], [0; 8]);
         for ((at, free), bits) in (at..).zip(&mut free).zip(&mut bits) {
             let index = (at % 8) as usize;
-            let byte = self.word(at).filter(|word| word.exact >> index & 1 != 0);
-            if let Some(&byte) = byte.and_then(|word| word.bytes.get(index)) {
-                (*free, *bits) = (0, byte);
+            let Some(word) = self.word(at) else { continue };
+            if (word.exact | word.filler) >> index & 1 != 0 {
+                let bytes = word.over([0; 8], FILLERS[0]);
+                (*free, *bits) = (0, bytes.get(index).copied().unwrap_or(0));
             }
         }
         Decided { free: u64::from_be_bytes(free), bits: u64::from_be_bytes(bits) }

@@ -197,9 +197,12 @@ impl Records<'_> {
     pub(super) fn bitmaps(&mut self, header: &Header<'_>) {
         for extension in header.extensions().map_while(Result::ok) {
             if let Ok(Content::Bitmaps(bitmaps)) = extension.content() {
-                let mut endings = Endings::default();
-                for bitmap in bitmaps.directory(header.image()).map_while(Result::ok) {
-                    self.bitmap(header, &bitmap, &endings.of(bitmap.name));
+                let directory = || bitmaps.directory(header.image()).map_while(Result::ok);
+                let is_name = |bitmap: &Bitmap<'_>| bitmap.name.len() as u64 <= MAX_NAME;
+                let mut endings = Endings::new(directory().filter(is_name).map(|bitmap| bitmap.name));
+                for bitmap in directory() {
+                    let ending = if is_name(&bitmap) { endings.of(bitmap.name) } else { Vec::new() };
+                    self.bitmap(header, &bitmap, &ending);
                 }
             }
         }
@@ -234,6 +237,7 @@ impl Records<'_> {
         if !self.options.keep_names {
             // Two bitmaps of one name would be another finding, and no program would open the copy.
             let length = bitmap.name.len() as u64;
+            self.redacted.unsettled += u64::from(ending.len() > bitmap.name.len());
             let ending = ending.get(ending.len().saturating_sub(bitmap.name.len())..).unwrap_or_default();
             self.fixed.end_with(name_at + length - ending.len() as u64, ending, Structure::BitmapDirectory);
         }

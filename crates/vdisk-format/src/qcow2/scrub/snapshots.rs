@@ -19,8 +19,12 @@ const MIN_EXTRA_DATA: u32 = 16;
 const MAX_L1_SIZE: u32 = (MAX_L1_BYTES / 8) as u32;
 /// Of how large a VM's state was, more than that is not told, and of its times nothing.
 const MAX_VM_STATE: u32 = 1 << 31;
-/// The first four fields of an entry, and the last one.
+/// The first four fields of an entry, and the last one: what a check looks at.
 const JUDGED_FIELDS: [(u64, u64); 2] = [(0, 16), (36, 4)];
+/// All fields of an entry but its times.
+const UNTIMED_FIELDS: [(u64, u64); 2] = [(0, 16), (32, 8)];
+/// Where another time is in the extra data.
+const ICOUNT_AT: u64 = 16;
 /// Where the disk's size is in the extra data.
 const DISK_SIZE_AT: u64 = 8;
 /// Disks are smaller, and have whole sectors.
@@ -208,9 +212,7 @@ impl Records<'_> {
         let (extra, known) = snapshot.extra();
         let is_sound = exclusive && is_sound(place, snapshot);
         let (kept, disk_size) = if is_sound {
-            let vm_state_size = fixed.vm_state_size.min(MAX_VM_STATE);
-            let times = SnapshotHeader { date_sec: 0, date_nsec: 0, vm_clock_nsec: 0, ..fixed };
-            (SnapshotHeader { vm_state_size, ..times }, None)
+            (SnapshotHeader { vm_state_size: fixed.vm_state_size.min(MAX_VM_STATE), ..fixed }, None)
         } else {
             self.redacted.blanked += 1;
             let (stand_in, disk_size) = place.stand_in(fixed, snapshot.disk_size());
@@ -226,15 +228,14 @@ impl Records<'_> {
         };
         let extra_at = place.at + SnapshotHeader::SIZE;
         if is_sound {
-            self.fixed.put(place.at, &kept.to_bytes(), Structure::SnapshotTable);
-            let extra = SnapshotExtra {
-                vm_state_size_large: extra.vm_state_size_large.min(MAX_VM_STATE.into()),
-                icount: if extra.icount == u64::MAX { u64::MAX } else { 0 },
-                ..extra
-            };
-            self.fixed.put(extra_at, clipped(&extra.to_bytes(), 0, known), Structure::SnapshotTable);
+            self.fields(place.at, &kept.to_bytes(), &UNTIMED_FIELDS);
+            let vm_state_size_large = extra.vm_state_size_large.min(MAX_VM_STATE.into());
+            let kept = SnapshotExtra { vm_state_size_large, ..extra }.to_bytes();
+            let is_untimed = extra.icount == u64::MAX;
+            let untimed = if is_untimed { known } else { known.min(ICOUNT_AT) };
+            self.fields(extra_at, &kept, &[(0, untimed)]);
         } else {
-            self.judged_fields(place.at, &kept);
+            self.fields(place.at, &kept.to_bytes(), &JUDGED_FIELDS);
             if let Some(disk_size) = disk_size {
                 self.fixed.put(extra_at + DISK_SIZE_AT, &disk_size.to_be_bytes(), Structure::SnapshotTable);
             }
@@ -259,14 +260,13 @@ impl Records<'_> {
         let (stand_in, _) = place.stand_in(entry.fixed, None);
         let kept = only_sizes(stand_in, place.sizes(entry.fixed));
         self.redacted.blanked += 1;
-        self.judged_fields(place.at, &kept);
+        self.fields(place.at, &kept.to_bytes(), &JUDGED_FIELDS);
     }
 
-    /// Of an entry, what a check looks at: the rest may be a table to something else.
-    fn judged_fields(&mut self, at: u64, entry: &SnapshotHeader) {
-        let bytes = entry.to_bytes();
-        for (start, length) in JUDGED_FIELDS {
-            self.fixed.put(at + start, clipped(&bytes, start, length), Structure::SnapshotTable);
+    /// Copies the fields that begin at `start` and have `length` bytes. The others may be a table to something else.
+    fn fields(&mut self, at: u64, bytes: &[u8], fields: &[(u64, u64)]) {
+        for &(start, length) in fields {
+            self.fixed.put(at + start, clipped(bytes, start, length), Structure::SnapshotTable);
         }
     }
 }
