@@ -141,11 +141,7 @@ impl Problems {
         for problem in &self.in_l2_tables {
             let mut finding = problem.finding(tables);
             owners.name(&problem.clusters(&geometry), &l1_tables, &mut finding);
-            let (index, count) = (problem.place.index, problem.count);
-            let places = l2_tables.get(&problem.place.table);
-            let parts =
-                places.into_iter().flat_map(|places| l1_tables.guest(&geometry, places, index, count));
-            finding.guest = joined(parts);
+            finding.guest = guest(problem.place.table, problem.place.index, problem.count);
             findings.push(finding);
         }
     }

@@ -19,10 +19,12 @@ pub(super) fn snapshot_table(tables: &Tables<'_>, offset: u64) -> Part {
     let snapshots = tables.snapshots().map_while(Result::ok);
     let image = tables.view().bytes();
     let mut found = snapshots.filter(|snapshot| contains(snapshot.area(), offset));
-    let part = found.next().map(|snapshot| snapshot_entry(image, &snapshot, offset));
-    let part = part.or_else(|| cut_snapshot_entry(tables, offset));
-    let part = part.unwrap_or_else(|| Part::unused(offset, offset + 1, "snapshot table"));
-    with_place(part, "l1_table_offset", tables)
+    if let Some(snapshot) = found.next() {
+        let part = snapshot_entry(image, &snapshot, offset);
+        let is_empty = snapshot.fixed.l1_size == 0;
+        return if is_empty { part } else { with_place(part, "l1_table_offset", tables) };
+    }
+    cut_snapshot_entry(tables, offset).unwrap_or_else(|| Part::unused(offset, offset + 1, "snapshot table"))
 }
 
 /// The part, with what is wrong with the place that a field names: that it is in the file, a check says elsewhere. Where it is
