@@ -128,7 +128,9 @@ fn text(out: &mut Out, checked: &Checked<'_>) -> Outcome {
                 "some may be what lost entries named, and not only writes that were not finished: see below",
             ),
         ),
-        Verdict::Leaks => ("sound, but clusters are leaked", Some("they waste space; as a rule, nothing is lost with them")),
+        Verdict::Leaks => {
+            ("sound, but clusters are leaked", Some("they waste space; as a rule, nothing is lost with them"))
+        }
         Verdict::Unsupported => (
             "not supported: it has a feature that is not known here",
             Some("what is told below may be wrong"),
