@@ -16,11 +16,27 @@ pub(super) struct Endings<'a> {
 
 impl<'a> Endings<'a> {
     /// For these names.
-    pub(super) fn new(names: impl Iterator<Item = &'a [u8]>) -> Self {
-        let used: BTreeSet<u8> = names.flatten().chain(&FILLERS).copied().collect();
+    pub(super) fn new(names: &[&'a [u8]]) -> Self {
+        // What stands in for names already stays: a copy of a copy is the same.
+        let mut plain = Self::without(FILLERS.iter());
+        if names.iter().all(|name| plain.filled(name) == *name) {
+            return Self::without(FILLERS.iter());
+        }
+        Self::without(names.iter().copied().flatten().chain(&FILLERS))
+    }
+
+    /// With any digits but these bytes.
+    fn without<'u>(bytes: impl Iterator<Item = &'u u8>) -> Self {
+        let used: BTreeSet<u8> = bytes.copied().collect();
         // What can be read first; no control characters.
         let digits = (b'!'..=b'~').chain(0x80..=0xff).filter(|byte| !used.contains(byte)).collect();
         Self { digits, numbers: BTreeMap::new(), counts: BTreeMap::new() }
+    }
+
+    /// What stands in for `name`, where nothing else lies over it.
+    fn filled(&mut self, name: &'a [u8]) -> Vec<u8> {
+        let ending = self.of(name);
+        [vec![FILLERS[0]; name.len().saturating_sub(ending.len())], ending].concat()
     }
 
     /// How what stands in for `name` has to end: as for an equal name, and as for no other of that length. It may be longer
@@ -50,12 +66,8 @@ mod tests {
 
     /// What stands in for names, in the order in which they come.
     fn filled<'a>(names: &[&'a [u8]]) -> Vec<Vec<u8>> {
-        let mut endings = Endings::new(names.iter().copied());
-        let fill = |name: &&'a [u8]| {
-            let ending = endings.of(name);
-            [vec![FILLERS[0]; name.len() - ending.len()], ending].concat()
-        };
-        names.iter().map(fill).collect()
+        let mut endings = Endings::new(names);
+        names.iter().map(|name| endings.filled(name)).collect()
     }
 
     fn differ(names: &[Vec<u8>]) -> bool {
@@ -72,6 +84,7 @@ mod tests {
         assert!(!names.iter().zip(&found).any(keeps), "no byte stays");
         // One of another length needs no ending; a name ends before a zero.
         assert_eq!(filled(&[b"aa", b"bb", b"c", b"aa", b"bb"]), [b"xx", &b"x!"[..], b"x", b"xx", b"x!"]);
+        assert_eq!(filled(&[b"xx", b"x!", b"x"]), [b"xx", &b"x!"[..], b"x"]);
         let found = filled(&[b"a\0b", b"a\0c", b"b\0c"]);
         assert!(found[0] == found[1] && found[1] != found[2]);
     }

@@ -199,7 +199,8 @@ impl Records<'_> {
             if let Ok(Content::Bitmaps(bitmaps)) = extension.content() {
                 let directory = || bitmaps.directory(header.image()).map_while(Result::ok);
                 let is_name = |bitmap: &Bitmap<'_>| bitmap.name.len() as u64 <= MAX_NAME;
-                let mut endings = Endings::new(directory().filter(is_name).map(|bitmap| bitmap.name));
+                let names: Vec<_> = directory().filter(is_name).map(|bitmap| bitmap.name).collect();
+                let mut endings = Endings::new(&names);
                 for bitmap in directory() {
                     let ending = if is_name(&bitmap) { endings.of(bitmap.name) } else { Vec::new() };
                     self.bitmap(header, &bitmap, &ending);
