@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     /// What stands in for names, in the order in which they come.
-    fn filled<'a>(names: &[&'a [u8]]) -> Vec<Vec<u8>> {
+    fn filled(names: &[&[u8]]) -> Vec<Vec<u8>> {
         let mut endings = Endings::new(names);
         names.iter().map(|name| endings.filled(name)).collect()
     }
