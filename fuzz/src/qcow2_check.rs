@@ -2,6 +2,7 @@
 
 mod damage;
 mod image;
+mod lost;
 mod model;
 
 use vdisk_format::check::{Check, Verdict};
